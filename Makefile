@@ -1,0 +1,46 @@
+# Two commands on a fresh Debian or Ubuntu machine: `make demo` and `make test`. Both install and start what is
+# missing, through .ci/prepare; neither changes what is there already.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test unit lint golden schema clean
+
+help:
+	@echo "make demo    set up, build the default matrix, train in each image, tag, and run one"
+	@echo "make test    set up and run every test, those on a real engine too"
+	@echo "make unit    the tests that need neither engine nor network"
+	@echo "make lint    ruff, mypy (strict), import-linter"
+	@echo "make golden  write the golden Dockerfiles anew"
+	@echo "make schema  write docs/matrix.schema.json and the tables of docs/matrix.md anew"
+
+$(BIN)/imgbuild: pyproject.toml .ci/prepare
+	PYTHON=$(PYTHON) .ci/prepare environment $(VENV)
+	@touch $@
+
+demo: $(BIN)/imgbuild
+	.ci/prepare engine
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/demo
+
+test: $(BIN)/imgbuild
+	.ci/prepare engine
+	$(BIN)/pytest
+
+unit: $(BIN)/imgbuild
+	$(BIN)/pytest -m "not engine and not gpu"
+
+lint: $(BIN)/imgbuild
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+golden: $(BIN)/imgbuild
+	$(BIN)/pytest -q tests/unit/test_golden.py --update-golden
+
+schema: $(BIN)/imgbuild
+	$(BIN)/python -m builder.matrix.describe schema > docs/matrix.schema.json
+	$(BIN)/python -m builder.matrix.describe docs docs/matrix.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache rendered

@@ -1,0 +1,174 @@
+"""Runs the suite in a container of an image and judges what comes back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from builder.check.judge import Expectation, Verdict, failed_verdict, judge
+from builder.check.result import RESULT_CAP, CheckResult, NoResult, line, parse_result
+from builder.check.suite import suite
+from builder.engine.connection import Engine
+from builder.engine.containers import RunRequest, RunResult
+from builder.engine.containers import run as run_container
+from builder.engine.errors import ContainerError
+from builder.errors import ConfigError
+from builder.matrix import Level
+
+REQUEST_SCHEMA = "imgbuild.check-request/1"
+"""The form of request that the suite understands."""
+
+_VOLUME = "/imgbuild-check"
+_RESULT = "result.json"
+_COMMAND = (
+    "python3",
+    f"{_VOLUME}/suite.pyz",
+    "--request",
+    f"{_VOLUME}/request.json",
+    "--results",
+    f"{_VOLUME}/results",
+)
+_TMPFS = {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=1g"}
+_LOG_LINES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRun:
+    """One run of the suite.
+
+    Attributes:
+        verdict: on the image.
+        result: as it was read; None when there was none to read.
+        suite_sha256: of the suite that ran.
+        nonce: what the result had to repeat.
+        log_tail: the end of what the container wrote.
+        raw: the result file as the container wrote it; empty when there was none.
+        seconds: how long the container ran.
+    """
+
+    verdict: Verdict
+    result: CheckResult | None
+    suite_sha256: str
+    nonce: str
+    log_tail: str
+    raw: bytes
+    seconds: float
+
+
+def check_image(
+    engine: Engine,
+    image_id: str,
+    expectation: Expectation | None,
+    *,
+    deadline: float,
+    cancel: threading.Event | None = None,
+    uid: str = "12345:12345",
+    gpus: bool = False,
+    on_line: Callable[[str], None] | None = None,
+) -> CheckRun:
+    """Checks an image through its own entrypoint, without network, as an unknown user, on a read-only root.
+
+    Args:
+        expectation: what its cell promises; None for an image that was not built here.
+        deadline: seconds after which the container is killed.
+        uid: user and group id, as `UID:GID`.
+        gpus: gives the container every GPU. Without it, checks above `cpu` do not run.
+        on_line: gets the end of what the container wrote, line by line, after it ended.
+
+    Raises:
+        ConfigError: `uid` is no `UID:GID`, or the expectation requires no check.
+        ImageMissing, ContainerError, EngineUnavailable, RunCancelled: as `containers.run`.
+    """
+    if expectation is None:
+        level = Level.GPU if gpus else Level.CPU
+    elif not expectation.required:
+        raise ConfigError("no check is required, so that any image would pass")
+    else:
+        level = expectation.level
+    nonce = secrets.token_hex(16)
+    packed = suite()
+    request = RunRequest(
+        image=image_id,
+        command=_COMMAND,
+        user=uid,
+        hostname="localhost",  # the ranks of Horovod look their own host name up
+        network="none",
+        read_only=True,
+        tmpfs=_TMPFS,
+        cap_drop=("ALL",),
+        no_new_privileges=True,
+        gpus=gpus,
+        files={"suite.pyz": packed.archive, "request.json": _request(nonce, level, uid)},
+        volume_path=_VOLUME,
+        results_dir="results",
+        output=(_RESULT,),
+        output_cap_bytes=RESULT_CAP,
+        deadline=deadline,
+    )
+    try:
+        run = run_container(engine, request, cancel=cancel)
+    except ContainerError as error:
+        if "executable file not found" not in str(error):
+            raise
+        verdict = failed_verdict(level, "the image has no python3 to run the check with")
+        return _unread(verdict, packed.sha256)
+    if on_line is not None:
+        for text in run.log_tail.splitlines():
+            on_line(text)
+    raw = run.outputs.get(_RESULT, b"")
+    result: CheckResult | None = None
+    try:
+        result = _result(run, nonce, deadline)
+        verdict = judge(expectation, result)
+    except NoResult as refusal:
+        verdict = failed_verdict(level, refusal.message)
+    return CheckRun(
+        verdict=verdict,
+        result=result,
+        suite_sha256=packed.sha256,
+        nonce=nonce,
+        log_tail=run.log_tail,
+        raw=raw,
+        seconds=run.seconds,
+    )
+
+
+def _unread(verdict: Verdict, sha256: str) -> CheckRun:
+    return CheckRun(verdict=verdict, result=None, suite_sha256=sha256, nonce="", log_tail="", raw=b"", seconds=0.0)
+
+
+def _request(nonce: str, level: Level, uid: str) -> bytes:
+    user, _, group = uid.partition(":")
+    if not user.isdecimal() or not group.isdecimal():
+        raise ConfigError(f"{uid!r} is no user and group id", hint="Write it as UID:GID.")
+    request = {
+        "schema": REQUEST_SCHEMA,
+        "nonce": nonce,
+        "level": level.value,
+        "uid": int(user),
+        "gid": int(group),
+        "read_only": True,
+    }
+    return json.dumps(request).encode()
+
+
+def _result(run: RunResult, nonce: str, deadline: float) -> CheckResult:
+    """The result of a container that ended. Raises NoResult with the reason why there is none."""
+    if run.timed_out:
+        raise NoResult(f"the check did not end within {deadline:g} s and was killed")
+    if run.oom_killed:
+        raise NoResult("the check was killed because it ran out of memory")
+    if _RESULT in run.oversize:
+        raise NoResult(f"the result has more than {RESULT_CAP} bytes")
+    if _RESULT in run.refused:
+        raise NoResult("the result is not a regular file")
+    if _RESULT in run.outputs and run.exit_code == 0:
+        return parse_result(run.outputs[_RESULT], nonce)
+    if run.exit_code == 0:
+        raise NoResult("exit code 0 but no result was written")
+    tail = [line(text) for text in run.log_tail.splitlines() if text.strip()][-_LOG_LINES:]
+    how = f"the check ended with exit code {run.exit_code}"
+    raise NoResult(f"{how}: {' | '.join(tail)}" if tail else f"{how} and wrote nothing")

@@ -1,0 +1,430 @@
+"""Runs one program in a container of an image, with files of ours going in and results coming out.
+
+Everything goes through one anonymous volume, so that it works on a remote engine, with a read-only root and as any
+user: the volume is filled before the start, the results are read from it after the end, and it goes with the
+container. The image is not trusted: it cannot make the caller wait, read much, or read through a link.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+from builder.engine import fields
+from builder.engine.connection import Engine
+from builder.engine.errors import ContainerError, EngineError, EngineRefused, ImageMissing, RunCancelled
+from builder.engine.owner import NAME_PREFIX, owner_labels, remove_container
+
+if TYPE_CHECKING:
+    import requests
+
+_log = logging.getLogger(__name__)
+
+_LOG_LINES = 10_000
+"""How many lines of output are asked for; their last bytes are kept."""
+
+_KILL_GRACE = 30.0
+"""Seconds to wait for the engine to report the end of a container that was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What to run.
+
+    Attributes:
+        image: the image's id, or a name.
+        command: the program's arguments, or the program itself when there is no entrypoint.
+        entrypoint: replaces the image's; empty for none at all, None for the image's own.
+        user: as `docker run --user`; empty for the image's own.
+        environment: variables on top of the image's.
+        hostname: the name that the container has for itself; empty for the engine's choice.
+        network: `none`, or a network's name.
+        read_only: whether the root file system is.
+        tmpfs: mount options by absolute path, such as `{"/tmp": "size=64m,mode=1777"}`.
+        cap_drop: capabilities to take away.
+        no_new_privileges: whether setuid programs stay without effect.
+        memory_bytes: limit of memory, swap included; None for no limit.
+        shm_bytes: size of /dev/shm; None for the engine's default (64 MB).
+        pids_limit: how many processes and threads it may have; None for no limit.
+        gpus: gives it every NVIDIA GPU.
+        labels: labels of the container, besides those that name its owner.
+        files: contents by path relative to the volume; files get mode 0644, directories 0755.
+        volume_path: where the volume is mounted; a directory that the image may have or lack.
+        results_dir: the directory in the volume that any user may write to (mode 1777).
+        output: names of files in `results_dir` to read back.
+        output_cap_bytes: the largest file that is read back.
+        log_cap_bytes: how much of the end of what it wrote to stdout and stderr is kept.
+        deadline: seconds from the start until it is killed.
+    """
+
+    image: str
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    network: str = "none"
+    read_only: bool = True
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    cap_drop: tuple[str, ...] = ("ALL",)
+    no_new_privileges: bool = True
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    pids_limit: int | None = None
+    gpus: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    volume_path: str = "/imgbuild-check"
+    results_dir: str = "results"
+    output: tuple[str, ...] = ()
+    output_cap_bytes: int = 1 << 20
+    log_cap_bytes: int = 1 << 16
+    deadline: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How it ended.
+
+    Attributes:
+        exit_code: the program's; None when it was killed at the deadline.
+        timed_out: whether it was killed at the deadline.
+        oom_killed: whether the kernel killed it for its memory limit.
+        outputs: contents by name of the result files that could be read; a missing one is absent.
+        oversize: names of result files above the cap.
+        refused: names in the results that are no regular files: links, directories, devices.
+        log_tail: the end of what it wrote, stdout and stderr as they came.
+        seconds: from the start to the end.
+    """
+
+    exit_code: int | None
+    timed_out: bool
+    oom_killed: bool
+    outputs: Mapping[str, bytes]
+    oversize: tuple[str, ...]
+    refused: tuple[str, ...]
+    log_tail: str
+    seconds: float
+
+
+def run(engine: Engine, request: RunRequest, *, cancel: threading.Event | None = None) -> RunResult:
+    """Runs `request` to its end, its deadline, or until `cancel` is set. Nothing is left on the engine.
+
+    Raises:
+        ImageMissing: there is no such image.
+        ContainerError: it could not be created or started, or its results could not be read.
+        RunCancelled: `cancel` was set.
+        EngineUnavailable: the engine went away.
+        ValueError: a path in the request leaves the volume.
+    """
+    archive = _archive(request)
+    # A name of our own, so that it can be removed even when the answer with its id is never read.
+    name = NAME_PREFIX + uuid.uuid4().hex[:16]
+    try:
+        result = _run(engine, request, name, archive, cancel or threading.Event())
+    except BaseException:
+        try:
+            remove_container(engine, name)
+        except EngineError as error:
+            # The first error says what happened; this one only that something is left for `reap`.
+            _log.warning("the container %s is left on the engine: %s", name, error)
+        raise
+    remove_container(engine, name)
+    return result
+
+
+def _run(engine: Engine, request: RunRequest, name: str, archive: bytes, cancel: threading.Event) -> RunResult:
+    _create(engine, request, name)
+    try:
+        engine.call(
+            "PUT",
+            f"/containers/{name}/archive",
+            doing="copy files into the container",
+            params={"path": request.volume_path},
+            body=archive,
+            headers={"Content-Type": "application/x-tar"},
+        ).close()
+        if cancel.is_set():
+            raise RunCancelled(f"the run of {request.image} was cancelled")
+        _start(engine, name)
+        began = time.monotonic()
+        state = _wait(engine, name, began + request.deadline, cancel)
+        seconds = time.monotonic() - began
+        timed_out = state is None
+        if state is None:
+            state = _kill(engine, name)
+        if cancel.is_set():
+            raise RunCancelled(f"the run of {request.image} was cancelled")
+        reader = _Results()
+        for output in request.output:
+            reader.read(engine, name, request, output)
+        return RunResult(
+            exit_code=None if timed_out else fields.integer(state.get("ExitCode"), -1),
+            timed_out=timed_out,
+            oom_killed=fields.boolean(state.get("OOMKilled")),
+            outputs=reader.outputs,
+            oversize=tuple(reader.oversize),
+            refused=tuple(reader.refused),
+            log_tail=_log_tail(engine, name, request.log_cap_bytes),
+            seconds=seconds,
+        )
+    except EngineRefused as refused:
+        raise ContainerError(f"{request.image}: {refused.message}") from refused
+
+
+def _create(engine: Engine, request: RunRequest, name: str) -> None:
+    host: dict[str, object] = {
+        "NetworkMode": request.network,
+        "ReadonlyRootfs": request.read_only,
+        "Tmpfs": dict(request.tmpfs),
+        "CapDrop": list(request.cap_drop),
+        "SecurityOpt": ["no-new-privileges"] if request.no_new_privileges else [],
+        "RestartPolicy": {"Name": "no"},
+        # The engine's own default may be a driver that cannot be read back, or one without a limit. Two files, so
+        # that the tail survives the change from one to the next.
+        "LogConfig": {
+            "Type": "local",
+            "Config": {"max-size": "8m", "max-file": "2", "compress": "false"},
+        },
+        # NoCopy: what the image has at this place stays out of the volume.
+        "Mounts": [{"Type": "volume", "Target": request.volume_path, "VolumeOptions": {"NoCopy": True}}],
+    }
+    if request.memory_bytes is not None:
+        host |= {"Memory": request.memory_bytes, "MemorySwap": request.memory_bytes}
+    if request.shm_bytes is not None:
+        host["ShmSize"] = request.shm_bytes
+    if request.pids_limit is not None:
+        host["PidsLimit"] = request.pids_limit
+    if request.gpus:
+        host["DeviceRequests"] = [_gpus(engine)]
+    body: dict[str, object] = {
+        "Image": request.image,
+        "Cmd": list(request.command),
+        "Env": [f"{key}={value}" for key, value in request.environment.items()],
+        "Labels": {**request.labels, **owner_labels()},
+        "Hostname": request.hostname,
+        "HostConfig": host,
+    }
+    if request.entrypoint is not None:
+        # [""] takes the image's entrypoint away; [] would leave it.
+        body["Entrypoint"] = list(request.entrypoint) or [""]
+    if request.user:
+        body["User"] = request.user
+    doing = f"create a container of {request.image}"
+    try:
+        engine.call("POST", "/containers/create", doing=doing, params={"name": name}, json=body).close()
+    except EngineRefused as refused:
+        if refused.status == 404:
+            raise ImageMissing(f"the engine has no image {request.image}") from refused
+        raise ContainerError(refused.message) from refused
+
+
+def _gpus(engine: Engine) -> Mapping[str, object]:
+    info = engine.info()
+    if info.cdi_gpu and "nvidia" not in info.runtimes:
+        return {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}
+    return {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}
+
+
+def _start(engine: Engine, name: str) -> None:
+    doing = "start the container"
+    path = f"/containers/{name}/start"
+    try:
+        engine.call("POST", path, doing=doing).close()
+    except EngineRefused as refused:
+        # A loaded machine sometimes loses runc's first process; the same start then succeeds.
+        if "read init-p" not in refused.message:
+            raise
+        engine.call("POST", path, doing=doing).close()
+
+
+def _state(engine: Engine, name: str) -> Mapping[str, object]:
+    answer = engine.call_json("GET", f"/containers/{name}/json", doing="look at the container")
+    return fields.mapping(fields.mapping(answer).get("State"))
+
+
+def _wait(engine: Engine, name: str, deadline: float, cancel: threading.Event) -> Mapping[str, object] | None:
+    """The state in which the container ended; None at the deadline. Raises RunCancelled."""
+    # Asking again and again, not one long call: it notices a cancel at once, and survives a broken connection.
+    pause = 0.01
+    while True:
+        state = _state(engine, name)
+        if _ended(state):
+            return state
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        if cancel.wait(min(pause, left)):
+            raise RunCancelled("the container's run was cancelled")
+        pause = min(pause * 1.5, 0.25)
+
+
+def _ended(state: Mapping[str, object]) -> bool:
+    return fields.text(state.get("Status")) in ("exited", "dead")
+
+
+def _kill(engine: Engine, name: str) -> Mapping[str, object]:
+    try:
+        params = {"signal": "SIGKILL"}
+        engine.call("POST", f"/containers/{name}/kill", doing="kill the container", params=params).close()
+    except EngineRefused as refused:
+        if refused.status != 409:  # it ended by itself meanwhile
+            raise
+    until = time.monotonic() + _KILL_GRACE
+    while not _ended(state := _state(engine, name)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return state
+
+
+class _Results:
+    """Reads result files, and sorts out those that are too large or no files."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, bytes] = {}
+        self.oversize: list[str] = []
+        self.refused: list[str] = []
+
+    def read(self, engine: Engine, name: str, request: RunRequest, output: str) -> None:
+        path = str(PurePosixPath(request.volume_path) / request.results_dir / output)
+        try:
+            response = engine.call(
+                "GET",
+                f"/containers/{name}/archive",
+                doing=f"read the result {output}",
+                params={"path": path},
+                stream=True,
+            )
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return
+            raise
+        # Leaving the block closes the connection; what was not read is never sent.
+        with response:
+            self._take(response, output, request.output_cap_bytes)
+
+    def _take(self, response: requests.Response, output: str, cap: int) -> None:
+        stat = _stat(response.headers.get("X-Docker-Container-Path-Stat", ""))
+        # Go's file mode: every bit above the permissions and setuid, setgid and sticky tells of something else
+        # than a regular file.
+        if stat is None or fields.integer(stat.get("mode"), -1) & ~0o777 & ~_SPECIAL_BITS:
+            self.refused.append(output)
+        elif fields.integer(stat.get("size"), cap + 1) > cap:
+            self.oversize.append(output)
+        else:
+            self._unpack(response, output, cap)
+
+    def _unpack(self, response: requests.Response, output: str, cap: int) -> None:
+        try:
+            with tarfile.open(fileobj=_Reader(response), mode="r|") as archive:
+                member = archive.next()
+                content = archive.extractfile(member) if member and member.isreg() else None
+                if content is None:
+                    self.refused.append(output)
+                    return
+                data = content.read(cap + 1)
+        except tarfile.TarError as error:
+            raise ContainerError(f"the engine sent no archive for the result {output}: {error}") from error
+        if len(data) > cap:
+            self.oversize.append(output)
+        else:
+            self.outputs[output] = data
+
+
+_SPECIAL_BITS = 1 << 23 | 1 << 22 | 1 << 20
+"""setuid, setgid and sticky in Go's os.FileMode."""
+
+
+class _Reader(io.RawIOBase):
+    """What tarfile needs of a file, over an answer that is still arriving."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__()
+        self._pieces: Iterator[bytes] = response.iter_content(1 << 16)
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._left) < size:
+            piece = next(self._pieces, b"")
+            if not piece:
+                break
+            self._left += piece
+        end = len(self._left) if size < 0 else size
+        taken, self._left = self._left[:end], self._left[end:]
+        return taken
+
+
+def _stat(header: str) -> Mapping[str, object] | None:
+    try:
+        decoded: object = json.loads(base64.b64decode(header))
+    except ValueError:
+        return None
+    return fields.mapping(decoded) or None
+
+
+def _log_tail(engine: Engine, name: str, cap: int) -> str:
+    """The last `cap` bytes of what the container wrote, without the engine's frame headers."""
+    tail = bytearray()
+    with engine.call(
+        "GET",
+        f"/containers/{name}/logs",
+        doing="read the container's output",
+        params={"stdout": True, "stderr": True, "tail": _LOG_LINES},
+        stream=True,
+    ) as response:
+        reader = _Reader(response)
+        # Each frame: one byte for the stream, three of zero, four for the length.
+        while len(head := reader.read(8)) == 8:
+            left = int.from_bytes(head[4:], "big")
+            while left > 0 and (piece := reader.read(min(left, 1 << 16))):
+                left -= len(piece)
+                tail += piece
+                del tail[:-cap]
+    return tail.decode(errors="replace") if cap > 0 else ""
+
+
+def _archive(request: RunRequest) -> bytes:
+    """The volume's content as a tar: the files, their directories, and the directory for the results."""
+    results = _inside(request.results_dir)
+    for output in request.output:
+        if "/" in output or output in ("", ".", ".."):
+            raise ValueError(f"{output!r} is no name of a file in the results")
+    directories = {results}
+    for path in map(_inside, request.files):
+        directories |= {parent for parent in path.parents if parent.parts}
+        if path == results or results in path.parents:
+            raise ValueError(f"{str(path)!r} lies in the directory for the results")
+    directories |= {parent for parent in results.parents if parent.parts}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for directory in sorted(directories):
+            entry = tarfile.TarInfo(str(directory))
+            entry.type = tarfile.DIRTYPE
+            entry.mode = 0o1777 if directory == results else 0o755
+            archive.addfile(entry)
+        for name, content in sorted(request.files.items()):
+            entry = tarfile.TarInfo(str(_inside(name)))
+            entry.size = len(content)
+            entry.mode = 0o644
+            source: IO[bytes] = io.BytesIO(content)
+            archive.addfile(entry, source)
+    return stream.getvalue()
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts:
+        raise ValueError(f"{name!r} is no relative path inside the volume")
+    return path

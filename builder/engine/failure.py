@@ -1,0 +1,168 @@
+"""Turns how a build ended into the error that says what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+
+from builder.engine.dockerfile import lines_of_step
+from builder.engine.errors import (
+    BaseUnavailable,
+    BuildFailed,
+    ContextError,
+    DiskFull,
+    EngineError,
+    FailedStep,
+    RegistryError,
+)
+from builder.engine.redact import Redactor
+from builder.engine.trace import Event, StepEvent, StepFinished, StepLog
+
+LOG_LINES = 30
+"""Lines of a failed step's own output that an error carries."""
+
+_NO_SPACE = re.compile(r"no space left on device|\[Errno 28\]|disk quota exceeded", re.IGNORECASE)
+# What a step can fill up that is not the engine's disk: its own tmpfs mounts, and inotify's table of watches.
+_SMALL_FILE_SYSTEM = re.compile(r"type=tmpfs|/dev/shm|/sys/|/proc/|inotify", re.IGNORECASE)
+_TRANSIENT = re.compile(r"ref \S+ locked\b.*\bunavailable|read init-p: connection reset by peer", re.DOTALL)
+_EXIT_CODE = re.compile(r"exit code: (\d+)")
+_BASE_STEP = re.compile(r"\[internal\] load metadata for |\[(?:.+ )? *\d+/\d+\] FROM ")
+_WRAPPERS = re.compile(
+    r"^(?:failed to solve(?: with frontend \S+)?: |failed to (?:build LLB|create LLB definition): "
+    r"|rpc error: code = \w+ desc = )+"
+)
+_PRUNE = "free space with: docker builder prune && docker image prune"
+
+
+@dataclass
+class Record:
+    """What one build did, for its result or its error."""
+
+    redact: Redactor
+    dockerfile: str = ""
+    _logs: dict[str, deque[str]] = field(default_factory=dict)
+    _ended: dict[str, StepFinished] = field(default_factory=dict)
+    _seen: dict[str, StepEvent] = field(default_factory=dict)
+    _running: dict[str, StepEvent] = field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        """Takes an event as BuildKit sent it, not yet redacted."""
+        self._seen[event.step] = event
+        if isinstance(event, StepLog):
+            tail = self._logs.setdefault(event.step, deque(maxlen=LOG_LINES))
+            tail.append(self.redact(event.text))
+        elif isinstance(event, StepFinished):
+            self._ended[event.step] = event
+            self._running.pop(event.step, None)
+            return
+        self._running[event.step] = event
+
+    @property
+    def steps_run(self) -> int:
+        """Instructions that were carried out. `FROM` is not counted."""
+        return sum(1 for step in self._instructions() if not step.cached)
+
+    @property
+    def steps_cached(self) -> int:
+        """Instructions whose results were there already."""
+        return sum(1 for step in self._instructions() if step.cached)
+
+    def _instructions(self) -> list[StepFinished]:
+        return [
+            step
+            for step in self._ended.values()
+            if step.instruction and not step.instruction.startswith("FROM ") and not step.error
+        ]
+
+    @property
+    def failed(self) -> StepFinished | None:
+        """The step that failed, rather than one that was stopped because of it."""
+        failed = [step for step in self._ended.values() if step.error]
+        return next((s for s in failed if not s.cancelled), failed[0] if failed else None)
+
+    @property
+    def current(self) -> StepEvent | None:
+        """The step from which something was heard last, of those that have not ended."""
+        return next(reversed(self._running.values()), None)
+
+    def describe(self, step: StepEvent) -> FailedStep:
+        """What an error says of a step."""
+        error = step.error if isinstance(step, StepFinished) else ""
+        exit_code = _EXIT_CODE.search(error)
+        return FailedStep(
+            name=self.redact(step.name),
+            command=self.redact(step.instruction or step.name),
+            lines=lines_of_step(self.dockerfile, step.name),
+            log=tuple(self._logs.get(step.step, ())),
+            exit_code=int(exit_code[1]) if exit_code else None,
+        )
+
+
+def is_transient(message: str) -> bool:
+    """Whether the engine's error is one of those that the next attempt does not meet."""
+    return _TRANSIENT.search(message) is not None
+
+
+def failure(message: str, record: Record, own_errors: tuple[Exception, ...] = ()) -> EngineError:
+    """The error for a build that the engine reports as failed.
+
+    Args:
+        message: the engine's.
+        record: what the build did.
+        own_errors: what went wrong on this side while the engine asked for files, secrets and logins.
+    """
+    plain = record.redact(_WRAPPERS.sub("", message.strip()))
+    failed = record.failed
+    step = record.describe(failed) if failed else None
+    for error in own_errors:
+        # The engine only saw a status; what was behind it is known here.
+        if isinstance(error, ContextError):
+            return BuildFailed(record.redact(error.message), hint=error.hint, step=step)
+        if isinstance(error, RegistryError) and (step is None or _BASE_STEP.match(step.name)):
+            return RegistryError(record.redact(error.message), hint=error.hint)
+    if _NO_SPACE.search(plain):
+        return DiskFull(f"the engine's disk is full: {plain}", hint=_PRUNE, step=step)
+    if step is None:
+        return BuildFailed(f"the build failed: {plain}", hint=_own(own_errors, record))
+    if _BASE_STEP.match(step.name):
+        base = _BASE_STEP.sub("", step.name)
+        return BaseUnavailable(
+            f"the base image {base} is not available: {plain}",
+            hint="docker pull it, log in to its registry, or choose a base that this machine has",
+        )
+    return _failed_step(step, plain, _own(own_errors, record))
+
+
+def _failed_step(step: FailedStep, message: str, hint: str) -> EngineError:
+    ended = f"ended with exit code {step.exit_code}" if step.exit_code is not None else "failed"
+    text = f"{_where(step)} {ended}"
+    if step.exit_code is None:
+        text += f": {message}"
+    no_space = [line for line in step.log if _NO_SPACE.search(line)]
+    if not no_space:
+        return BuildFailed(text, hint=hint, step=step)
+    # All that a step can write to lies on the engine's disk, apart from its small file systems in memory.
+    if not any(_SMALL_FILE_SYSTEM.search(t) for t in (step.command, *no_space)):
+        return DiskFull(f"the engine's disk is full: {text}", hint=_PRUNE, step=step)
+    return BuildFailed(
+        text,
+        hint="it ran out of space, by its log on a file system in memory (tmpfs, /dev/shm) of its own",
+        step=step,
+    )
+
+
+def _where(step: FailedStep) -> str:
+    command = step.command if len(step.command) <= 200 else step.command[:197] + "..."
+    if step.lines is None:
+        return f"the step {command!r}"
+    first, last = step.lines
+    return (
+        f"line {first} of the Dockerfile, {command!r},"
+        if first == last
+        else (f"lines {first}-{last} of the Dockerfile, {command!r},")
+    )
+
+
+def _own(errors: tuple[Exception, ...], record: Record) -> str:
+    return record.redact("; ".join(dict.fromkeys(str(e) for e in errors)))

@@ -1,0 +1,100 @@
+"""Reaches an engine over ssh: the system's ssh forwards a socket of this machine to the engine's.
+
+Builds hijack their connection for BuildKit's session, which a forwarded socket carries like a local
+one. Using the ssh command means that keys, agents, jump hosts and ~/.ssh/config work as they do in
+a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from pathlib import Path
+
+from builder.engine.errors import EngineUnavailable
+
+REMOTE_SOCKET = "/var/run/docker.sock"
+
+
+class Tunnel:
+    """A forwarded socket; `url` is its `unix://` address on this machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        self._process = process
+        self._directory = directory
+        self.url = f"unix://{directory / 'docker.sock'}"
+
+    @classmethod
+    def open(cls, url: str, *, timeout: float = 60) -> Tunnel:
+        """Starts ssh and waits until it forwards.
+
+        Args:
+            url: `ssh://[user@]host[:port][/path/of/the/socket]`.
+            timeout: seconds until it must stand.
+
+        Raises:
+            EngineUnavailable: ssh is not installed, refuses the host or the user, or does not get
+                through.
+        """
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+        if not host or host.startswith("-") or (parts.username or "").startswith("-"):
+            raise EngineUnavailable(f"{url!r} names no host", hint="write ssh://user@host")
+        directory = Path(tempfile.mkdtemp(prefix="imgbuild-ssh-"))
+        remote = parts.path if parts.path not in ("", "/") else REMOTE_SOCKET
+        command = ["ssh", "-nNT", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15"]
+        command += ["-L", f"{directory / 'docker.sock'}:{remote}"]
+        command += ["-p", str(parts.port)] if parts.port else []
+        command += ["-l", urllib.parse.unquote(parts.username)] if parts.username else []
+        try:
+            process = subprocess.Popen(
+                [*command, "--", host],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        except FileNotFoundError as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise EngineUnavailable(
+                f"{url} needs the ssh command", hint="sudo apt-get install openssh-client"
+            ) from error
+        tunnel = cls(process, directory)
+        try:
+            tunnel._wait(host, time.monotonic() + timeout)
+        except BaseException:
+            tunnel.close()
+            raise
+        return tunnel
+
+    def _wait(self, host: str, deadline: float) -> None:
+        socket_path = self._directory / "docker.sock"
+        while not socket_path.exists():
+            if self._process.poll() is not None:
+                stream = self._process.stderr
+                said = stream.read().decode(errors="replace").strip() if stream else ""
+                raise EngineUnavailable(
+                    f"ssh to {host} failed: {said or 'it said nothing'}",
+                    hint=f"ssh {host} docker version",
+                )
+            if time.monotonic() > deadline:
+                raise EngineUnavailable(
+                    f"ssh to {host} did not get through in time", hint=f"ssh {host}"
+                )
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Ends ssh and removes the socket."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
+        shutil.rmtree(self._directory, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""The types that the matrix produces. All are frozen; every later stage carries the same `Cell`."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from builder.source import Position
+
+CPU = "cpu"
+
+
+@functools.total_ordering
+class Level(Enum):
+    """How far a check goes. Each level includes those before it; `<` compares them."""
+
+    STATIC = "static"
+    CPU = "cpu"
+    GPU = "gpu"
+    MULTI_GPU = "multi-gpu"
+    MULTI_NODE = "multi-node"
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Level):
+            return NotImplemented
+        order = list(Level)
+        return order.index(self) < order.index(other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """A package index that holds a framework's wheels for one CUDA version."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framework:
+    """A framework at one version, as one cell installs it.
+
+    Attributes:
+        name: its name in `matrix.yaml`, for example "torch".
+        version: the exact version in PEP 440's normal form.
+        image: the last component of the image repository.
+        template: the Dockerfile template, relative to `dockerfiles/`.
+        constraints: the pip constraints file, relative to `dockerfiles/`, placeholders filled in.
+        channel: where its wheels are; None for the package index alone.
+    """
+
+    name: str
+    version: str
+    image: str
+    template: str
+    constraints: str
+    channel: Channel | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """How to make a base's equivalent from a distribution's packages."""
+
+    distribution: str
+    suite: str
+    include: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """An image that cells are built from.
+
+    Attributes:
+        name: its name in `matrix.yaml`.
+        image: name and tag, for example "debian:bookworm-slim".
+        digest: "sha256:…" where the file pins it.
+        bootstrap: the equivalent where no registry can be reached.
+        pythons: the Pythons that its distribution carries, for example ("3.11",).
+    """
+
+    name: str
+    image: str
+    digest: str | None
+    bootstrap: Bootstrap | None
+    pythons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """Packages that some cells carry beside the framework.
+
+    Attributes:
+        name: its name in `matrix.yaml`.
+        packages: names of Python packages.
+        version: the exact version of the single package; None leaves it to the constraints file.
+        controller: "gloo" or "mpi" for Horovod.
+        named: whether it is part of cell ids and tags.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    version: str | None
+    controller: str | None
+    named: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The values that a cell has on the axes.
+
+    Attributes:
+        framework: "<name>==<version>".
+        cuda: "cpu" or a CUDA version such as "13.0".
+        python: for example "3.11".
+        base: the name of the base, before overrides.
+        extras: names, in the order of the file's `extras`.
+    """
+
+    framework: str
+    cuda: str
+    python: str
+    base: str
+    extras: tuple[str, ...]
+
+    def values(self, axis: str) -> tuple[str, ...]:
+        """The values on one axis, named as in `matrix.yaml`; only `extras` may hold several.
+
+        Raises:
+            KeyError: there is no such axis.
+        """
+        return {
+            "framework": (self.framework,),
+            "cuda": (self.cuda,),
+            "python": (self.python,),
+            "base": (self.base,),
+            "extras": self.extras,
+        }[axis]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One image of the matrix.
+
+    Attributes:
+        id: unique in the matrix, for example "torch-2.13.0-cpu-py3.11-horovod". It is made from
+            the fields and never parsed back; its characters are those of an image tag.
+        framework: what is installed.
+        cuda: "cpu" or a CUDA version such as "13.0".
+        python: for example "3.11".
+        base: what it is built from.
+        extras: in the order of the file's `extras`.
+        verify: the level its image must pass to be tagged `-verified`.
+        repository: the image repository, for example "imgbuild/pytorch".
+        tags: in that repository, without those that end in `-verified`.
+        aliases: moving tags in that repository.
+        axes: the values it was expanded from, for matching.
+        position: what declares it in `matrix.yaml`: its item of the axis `extras` where there are
+            several, else its framework on the axis; or its entry of `include`.
+    """
+
+    id: str
+    framework: Framework
+    cuda: str
+    python: str
+    base: Base
+    extras: tuple[Extra, ...]
+    verify: Level
+    repository: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    axes: Axes
+    position: Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """A cell that `exclude` took out of the matrix, why, and the entry that did."""
+
+    id: str
+    axes: Axes
+    reason: str
+    by: Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A validated `matrix.yaml`.
+
+    Attributes:
+        version: of its schema.
+        path: of the file.
+        repository: the prefix of all image repositories.
+        cells: in the order of expansion; ids are unique.
+        excluded: likewise.
+        warnings: what is probably not meant, each with its position.
+    """
+
+    version: int
+    path: Path
+    repository: str
+    cells: tuple[Cell, ...]
+    excluded: tuple[Excluded, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The cells that were asked for, in the matrix's order, and warnings about the asking."""
+
+    cells: tuple[Cell, ...]
+    warnings: tuple[str, ...]

@@ -1,0 +1,394 @@
+"""Reading results that may be anything, and judging those that can be read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builder.check import (
+    CheckResult,
+    Expectation,
+    NoResult,
+    Status,
+    Verdict,
+    VerdictStatus,
+    judge,
+    parse_result,
+    required_checks,
+)
+from builder.errors import CheckFailed, ConfigError
+from builder.matrix import Level
+
+NONCE = "0123456789abcdef"
+PACKAGES = {"pip": "26.3", "torch": "2.13.0+cpu", "numpy": "2.4.6", "horovod": "0.28.1"}
+
+
+def check(name: str, status: str = "passed", *, level: str = "cpu", reason: str | None = None) -> dict[str, Any]:
+    if reason is None:
+        reason = "" if status == "passed" else "because"
+    return {"name": name, "level": level, "status": status, "reason": reason, "seconds": 0.5, "measured": {}}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A result as the suite writes it."""
+    facts = {
+        "python": "3.11.2",
+        "platform": "Linux-6.1-x86_64-with-glibc2.36",
+        "system": "Debian GNU/Linux 12 (bookworm)",
+        "uid": 12345,
+        "packages": dict(PACKAGES),
+        "cpu": {"model": "some processor", "count": 2},
+        "devices": [],
+        "torch": {"version": "2.13.0+cpu", "cuda": None, "num_threads": 2, "capability": "AVX2"},
+        "horovod": {"version": "0.28.1", "gloo": True, "mpi": False, "nccl": False},
+    }
+    facts.update(changes.pop("facts", {}))
+    return {
+        "schema": "imgbuild.check-result/1",
+        "nonce": NONCE,
+        "complete": True,
+        "level": "cpu",
+        "started": "2026-11-23T12:00:00+00:00",
+        "seconds": 20.5,
+        "facts": facts,
+        "checks": [
+            check("static.python", level="static"),
+            check("torch.train.amp"),
+            check("horovod.weights"),
+            check("torch.gpu.train.amp", "not_run", level="gpu", reason="no GPU"),
+        ],
+        **changes,
+    }
+
+
+def result(**changes: Any) -> CheckResult:
+    return parse_result(json.dumps(document(**changes)).encode(), NONCE)
+
+
+def expectation(**changes: Any) -> Expectation:
+    whole = Expectation(
+        packages=PACKAGES,
+        promised=frozenset({"torch", "horovod"}),
+        python="3.11",
+        cuda="cpu",
+        level=Level.CPU,
+        required=frozenset({"static.*", "torch.*", "horovod.*"}),
+    )
+    return replace(whole, **changes)
+
+
+def with_check(*checks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks of `document`, those of the same name replaced."""
+    replaced = {item["name"]: item for item in checks}
+    return [replaced.pop(item["name"], item) for item in document()["checks"]] + list(replaced.values())
+
+
+# Reading
+
+
+def test_a_good_result_is_read_into_its_types() -> None:
+    read = result()
+    assert read.level is Level.CPU
+    assert read.facts.packages == PACKAGES
+    assert read.facts.torch is not None
+    assert (read.facts.torch.version, read.facts.torch.cuda) == ("2.13.0+cpu", None)
+    assert read.facts.horovod is not None
+    assert read.facts.horovod.gloo
+    assert [(item.name, item.status, item.level) for item in read.checks][-1] == (
+        "torch.gpu.train.amp",
+        Status.NOT_RUN,
+        Level.GPU,
+    )
+
+
+def test_facts_that_are_absent_are_none() -> None:
+    read = result(facts={"torch": None, "horovod": None})
+    assert read.facts.torch is None
+    assert read.facts.horovod is None
+
+
+def test_a_result_for_another_request_is_refused() -> None:
+    with pytest.raises(NoResult, match="another request: its nonce"):
+        parse_result(json.dumps(document()).encode(), "another")
+    assert issubclass(NoResult, CheckFailed)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is no JSON"),
+        (b"\xff\xfe\x00garbage", "is no JSON"),
+        (b"{", "is no JSON"),
+        (b"[]", "result is not an object"),
+        (b"null", "result is not an object"),
+        (b"7", "result is not an object"),
+        (b'{"schema": 1}', "result.schema is not a text"),
+        (b'{"schema": "imgbuild.check-result/2"}', "is of schema 'imgbuild.check-result/2'"),
+        (b'{"a": 1, "a": 2}', "a key twice"),
+        (b'{"a": NaN}', "the number NaN"),
+        (b'{"a": -Infinity}', "the number -Infinity"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"9" * 100_000, "is no JSON"),
+        (b" " * (1 << 20) + b"{}", "more than 1048576 bytes"),
+        (b"\x00" * 1000, "is no JSON"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_words(data: bytes, message: str) -> None:
+    with pytest.raises(NoResult) as caught:
+        parse_result(data, NONCE)
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+def path_of(root: dict[str, Any], path: str) -> tuple[Any, Any]:
+    """The object that holds the last part of a path, and that part."""
+    parts: list[Any] = [int(part) if part.isdigit() else part for part in path.split("/")]
+    for part in parts[:-1]:
+        root = root[part]
+    return root, parts[-1]
+
+
+LEAVES = [
+    ("complete", False, "is not complete"),
+    ("complete", "true", "result.complete is not true or false"),
+    ("complete", 1, "result.complete is not true or false"),
+    ("level", "cosmic", "result.level is not a level"),
+    ("seconds", -1, "result.seconds is not a number from 0"),
+    ("seconds", True, "result.seconds is not a number from 0"),
+    ("seconds", 10**400, "result.seconds is not a number from 0"),
+    ("seconds", "1", "result.seconds is not a number from 0"),
+    ("started", None, "result.started is not a text"),
+    ("checks", {}, "result.checks is not a list"),
+    ("checks", [], "has no checks"),
+    ("checks", [1], "result.checks[0] is not an object"),
+    ("checks", [check("a.b"), check("a.b")], "two checks of one name"),
+    ("checks/0/name", "A b", "is no name of a check"),
+    ("checks/0/name", "x" * 500, "is no name of a check"),
+    ("checks/0/name", 5, "result.checks[0].name is not a text"),
+    ("checks/0/status", "ok", "the status of static.python is none of the three"),
+    ("checks/0/status", None, "result.checks[0].status is not a text"),
+    ("checks/0/level", "", "result.checks[0].level is not a level"),
+    ("checks/3/reason", "", "torch.gpu.train.amp is not_run without a reason"),
+    ("checks/0/measured", [], "result.checks[0].measured is not an object"),
+    ("facts", [], "result.facts is not an object"),
+    ("facts/python", 3.11, "result.facts.python is not a text"),
+    ("facts/uid", -1, "result.facts.uid is not a whole number"),
+    ("facts/uid", 1.5, "result.facts.uid is not a whole number"),
+    ("facts/packages", ["torch"], "result.facts.packages is not an object"),
+    ("facts/packages", {"torch": 2}, "'torch' is no package with a version"),
+    ("facts/packages", {"torch": ""}, "'torch' is no package with a version"),
+    ("facts/packages", {"../x": "1"}, "'../x' is no package with a version"),
+    ("facts/packages", {"Torch": "1"}, "'Torch' is no package with a version"),
+    ("facts/devices", [1], "result.facts.devices is not a list of texts"),
+    ("facts/cpu", None, "result.facts.cpu is not an object"),
+    ("facts/torch", "2.13", "result.facts.torch is not an object"),
+    ("facts/torch/version", None, "result.facts.torch.version is not a text"),
+    ("facts/horovod/gloo", 1, "result.facts.horovod.gloo is not true or false"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), LEAVES)
+def test_every_field_is_looked_at(path: str, value: object, message: str) -> None:
+    changed = document()
+    holder, last = path_of(changed, path)
+    holder[last] = value
+    with pytest.raises(NoResult) as caught:
+        parse_result(json.dumps(changed).encode(), NONCE)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("path", sorted({path for path, _, _ in LEAVES if path not in ("facts/torch",)}))
+def test_no_field_may_be_missing(path: str) -> None:
+    changed = document()
+    holder, last = path_of(changed, path)
+    del holder[last]
+    with pytest.raises(NoResult):
+        parse_result(json.dumps(changed).encode(), NONCE)
+
+
+def test_text_of_an_image_cannot_write_to_the_terminal() -> None:
+    read = result(checks=with_check(check("torch.train.amp", "failed", reason="\x1b[2Jgone\r\nand \u202ebidi")))
+    assert read.checks[1].reason == "[2Jgone and bidi"
+
+
+# Judging
+
+
+def reasons(verdict: Verdict) -> str:
+    return "; ".join(verdict.reasons)
+
+
+def test_passes_when_all_that_is_required_passed_and_the_facts_are_the_cells() -> None:
+    verdict = judge(expectation(), result())
+    assert verdict.status is VerdictStatus.PASSED
+    assert verdict.level is Level.CPU
+    assert verdict.reasons == ()
+    assert verdict.facts == result().facts
+    assert len(verdict.checks) == 4
+
+
+def test_a_required_check_that_failed_fails() -> None:
+    checks = with_check(check("horovod.weights", "failed", reason="the weights differ across ranks"))
+    verdict = judge(expectation(), result(checks=checks))
+    assert verdict.status is VerdictStatus.FAILED
+    assert verdict.reasons == ("horovod.weights: the weights differ across ranks",)
+
+
+def test_a_check_that_is_not_required_fails_too() -> None:
+    verdict = judge(expectation(), result(checks=with_check(check("dask.compute", "failed"))))
+    assert verdict.status is VerdictStatus.FAILED
+    assert verdict.reasons == ("dask.compute: because",)
+
+
+def test_a_check_that_is_not_required_need_not_run() -> None:
+    verdict = judge(expectation(), result(checks=with_check(check("dask.compute", "not_run"))))
+    assert verdict.status is VerdictStatus.PASSED
+
+
+def test_a_required_check_that_did_not_run_is_incomplete() -> None:
+    verdict = judge(expectation(), result(checks=with_check(check("horovod.weights", "not_run", reason="no Gloo"))))
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert verdict.reasons == ("horovod.weights: did not run: no Gloo",)
+
+
+def test_a_required_check_that_the_suite_lacks_is_incomplete() -> None:
+    verdict = judge(expectation(required=frozenset({"torch.*", "mxnet.train"})), result())
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert verdict.reasons == ("mxnet.train: required, but the suite has no such check",)
+
+
+def test_failed_outweighs_incomplete_and_both_are_told() -> None:
+    checks = with_check(check("horovod.weights", "not_run"), check("torch.train.amp", "failed"))
+    verdict = judge(expectation(), result(checks=checks))
+    assert verdict.status is VerdictStatus.FAILED
+    assert verdict.reasons == ("torch.train.amp: because", "horovod.weights: did not run: because")
+
+
+def test_a_gpu_cell_is_not_passed_by_what_ran_on_a_cpu() -> None:
+    wanted = expectation(level=Level.GPU)
+    verdict = judge(wanted, result(level="gpu"))
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert reasons(verdict) == "torch.gpu.train.amp: did not run: no GPU"
+    ran = with_check(check("torch.gpu.train.amp", level="gpu"))
+    assert judge(wanted, result(level="gpu", checks=ran)).status is VerdictStatus.PASSED
+    shallow = judge(wanted, result(level="cpu", checks=ran))
+    assert shallow.status is VerdictStatus.INCOMPLETE
+    assert reasons(shallow) == "the checks went up to cpu, required is gpu"
+
+
+def test_requiring_nothing_is_an_error_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="no check is required"):
+        judge(expectation(required=frozenset()), result())
+
+
+def test_requiring_only_what_lies_above_the_level_is_incomplete() -> None:
+    verdict = judge(expectation(required=frozenset({"torch.gpu.*"})), result())
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert verdict.reasons == ("none of the required checks belongs to level cpu",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"packages": {**PACKAGES, "torch": "2.12.0+cpu"}}, "torch is 2.12.0+cpu, the cell says 2.13.0+cpu"),
+        ({"packages": {**PACKAGES, "torch": "2.13.0"}}, "torch is 2.13.0, the cell says 2.13.0+cpu"),
+        ({"packages": {**PACKAGES, "numpy": "1, 2"}}, "numpy is 1, 2, the cell says 2.4.6"),
+        (
+            {"packages": {**PACKAGES, "intruder": "1.0", "other": "2"}},
+            "installed but not pinned: intruder 1.0, other 2",
+        ),
+        (
+            {"packages": {key: value for key, value in PACKAGES.items() if key != "horovod"}},
+            "horovod is promised and not installed",
+        ),
+        ({"packages": {}}, "horovod is promised and not installed; torch is promised and not installed"),
+        ({"python": "3.12.1"}, "Python is 3.12.1, the cell says 3.11"),
+        ({"python": "3.1"}, "Python is 3.1, the cell says 3.11"),
+        (
+            {"torch": {**document()["facts"]["torch"], "version": "2.12.0+cpu"}},
+            "torch says it is 2.12.0+cpu, the cell says 2.13.0+cpu",
+        ),
+        (
+            {"torch": {**document()["facts"]["torch"], "cuda": "13.0"}},
+            "torch is built for CUDA 13.0, the cell says cpu",
+        ),
+        ({"torch": None}, "torch could not be asked which CUDA it is built for"),
+    ],
+)
+def test_an_image_that_is_not_what_its_cell_promises_fails(facts: dict[str, Any], reason: str) -> None:
+    verdict = judge(expectation(), result(facts=facts))
+    assert verdict.status is VerdictStatus.FAILED
+    assert reasons(verdict) == reason
+
+
+def test_cuda_is_compared_by_major_and_minor_version() -> None:
+    torch = {**document()["facts"]["torch"], "cuda": "13.0"}
+    assert judge(expectation(cuda="13.0.2"), result(facts={"torch": torch})).status is VerdictStatus.PASSED
+    verdict = judge(expectation(cuda="12.8"), result(facts={"torch": torch}))
+    assert reasons(verdict) == "torch is built for CUDA 13.0, the cell says 12.8"
+    cpu = judge(expectation(cuda="13.0"), result())
+    assert reasons(cpu) == "torch is built for CUDA cpu, the cell says 13.0"
+
+
+def test_names_and_versions_are_compared_as_packages_do() -> None:
+    packages = {
+        "Torch": "2.13.0+cpu",
+        "pip": "26.03",
+        "numpy": "2.4.6.0",
+        "Horovod": "0.28.1",
+        "typing_extensions": "4",
+    }
+    facts = {"packages": {**PACKAGES, "typing-extensions": "4.0"}}
+    wanted = expectation(packages=packages, promised=frozenset({"Torch"}))
+    assert judge(wanted, result(facts=facts)).status is VerdictStatus.PASSED
+
+
+def test_a_pin_that_is_not_promised_need_not_be_installed() -> None:
+    verdict = judge(expectation(packages={**PACKAGES, "spare": "1"}), result())
+    assert verdict.status is VerdictStatus.PASSED
+
+
+# Images that were not built here
+
+
+def test_without_a_cell_what_it_has_decides() -> None:
+    verdict = judge(None, result(checks=[*applicable("horovod"), check("dask.compute", "not_run")]))
+    assert verdict.status is VerdictStatus.PASSED, verdict.reasons
+    assert verdict.level is Level.CPU
+
+
+def test_without_a_cell_what_it_has_must_work() -> None:
+    verdict = judge(None, result(checks=[*applicable("static"), check("horovod.weights", "not_run")]))
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert "horovod.weights: did not run: because" in verdict.reasons
+
+
+def test_without_a_cell_an_image_that_trains_nothing_is_incomplete() -> None:
+    checks = [check(f"static.{name}", level="static") for name in STATIC]
+    checks.append(check("torch.train.amp", "not_run", reason="torch is not installed"))
+    verdict = judge(None, result(checks=checks, facts={"packages": {"pip": "26.3"}, "torch": None}))
+    assert verdict.status is VerdictStatus.INCOMPLETE
+    assert verdict.reasons == ("nothing to train with was found",)
+
+
+STATIC = ("python", "versions", "user", "home", "pip-check")
+
+
+def applicable(*groups: str) -> list[dict[str, Any]]:
+    checks = [check(f"static.{name}", level="static") for name in STATIC]
+    checks.append(check("torch.train.amp"))
+    if "horovod" in groups:
+        checks.append(check("horovod.weights"))
+    return checks
+
+
+def test_required_checks_follow_the_packages() -> None:
+    assert not any(name.startswith("torch") for name in required_checks(["pip"]))
+    assert {"torch.*", "horovod.*"} <= required_checks(["Torch", "horovod"])
+    assert "horovod.*" not in required_checks(["torch"])
+    assert "tensorboard.*" in required_checks(["torch", "tensorboard"])
+    assert required_checks([])

@@ -1,0 +1,183 @@
+"""Rendering: what a template may do, what it may not, and what a key is made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.errors import RenderError
+from builder.lock import BasePin, Bases
+from builder.matrix import Cell, load_matrix
+from builder.project import shipped_data
+from builder.render import Recipe, Renderer, channel_variable, parse_constraints, render_all
+
+PIN = BasePin(name="bookworm", source=Bases.REGISTRY, reference="debian@sha256:1", identity="registry:sha256:1", why="")
+CONSTRAINTS = "torch==2.13.0+cpu\ntensorboard==2.21.0\ndask==2026.8.0\ndistributed==2026.8.0\nhorovod==0.28.1\n"
+USES_CONSTRAINTS = "{{ file(cell.framework.constraints) }}\n"
+
+
+@pytest.fixture
+def cell() -> Cell:
+    matrix = load_matrix(shipped_data() / "matrix.yaml")
+    return next(cell for cell in matrix.cells if any(extra.name == "horovod" for extra in cell.extras))
+
+
+@pytest.fixture
+def directory(tmp_path: Path, cell: Cell) -> Path:
+    root = tmp_path / "dockerfiles"
+    constraints = root / cell.framework.constraints
+    constraints.parent.mkdir(parents=True)
+    constraints.write_text(CONSTRAINTS)
+    return root
+
+
+def write(directory: Path, cell: Cell, text: str) -> Renderer:
+    (directory / cell.framework.template).write_text(text + USES_CONSTRAINTS)
+    return Renderer(directory)
+
+
+def render(directory: Path, cell: Cell, text: str) -> Recipe:
+    return write(directory, cell, text).render(cell)
+
+
+def test_a_template_sees_the_cell_and_its_extras(directory: Path, cell: Cell) -> None:
+    recipe = render(directory, cell, "FROM x\n# {{ cell.id }} {{ extras.horovod.version }} {{ template }}\n")
+    assert f"# {cell.id} 0.28.1 {cell.framework.template}" in recipe.dockerfile
+
+
+def test_files_that_the_template_names_belong_to_the_recipe(directory: Path, cell: Cell) -> None:
+    (directory / "run.sh").write_text("#!/bin/sh\n")
+    (directory / "run.sh").chmod(0o700)
+    (directory / "unused").write_text("x")
+    recipe = render(directory, cell, "COPY {{ file('run.sh') }} /\n")
+    assert [(file.path, file.mode) for file in recipe.files] == [
+        (cell.framework.constraints, 0o644),
+        ("run.sh", 0o755),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ undefined_name }}", "'undefined_name' is undefined"),
+        ("{{ cell.no_such_field }}", "no_such_field"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ cell.__init__.__globals__ }}", "unsafe"),
+        ("{% if %}", "Expected an expression"),
+        ("{{ file('../secret') }}", "is not below dockerfiles/"),
+        ("{{ file('/etc/passwd') }}", "is not below dockerfiles/"),
+        ("{{ file('no-such-file') }}", "there is no no-such-file"),
+        ("{% include 'no-such-template.j2' %}", "there is no no-such-template.j2"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ cell.id + 1 }}", "TypeError"),
+    ],
+)
+def test_what_a_template_may_not_do(directory: Path, cell: Cell, text: str, message: str) -> None:
+    with pytest.raises(RenderError) as caught:
+        render(directory, cell, text)
+    assert message in caught.value.message
+    assert cell.framework.template in caught.value.where
+
+
+def test_an_error_names_the_line_of_the_template(directory: Path, cell: Cell) -> None:
+    with pytest.raises(RenderError) as caught:
+        render(directory, cell, "FROM x\n\n{{ nothing_here }}\n")
+    assert caught.value.where.endswith(f"{cell.framework.template}:3:1")
+
+
+def test_a_link_that_leaves_the_directory_is_refused(directory: Path, cell: Cell, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("secret")
+    (directory / "link").symlink_to(tmp_path / "outside")
+    (directory / "inside").write_text("fine")
+    (directory / "good").symlink_to("inside")
+    with pytest.raises(RenderError, match="leaves dockerfiles/"):
+        render(directory, cell, "{{ file('link') }}\n")
+    assert render(directory, cell, "{{ file('good') }}\n").files[-1].data == b"fine"
+
+
+def test_own_files_win_over_shipped_ones(directory: Path, cell: Cell, tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / "a").write_text("shipped")
+    (shipped / "b").write_text("shipped")
+    (directory / "a").write_text("own")
+    (directory / cell.framework.template).write_text("{{ file('a') }}{{ file('b') }}" + USES_CONSTRAINTS)
+    recipe = Renderer(directory, shipped).render(cell)
+    assert {file.path: file.data for file in recipe.files if file.path in "ab"} == {"a": b"own", "b": b"shipped"}
+
+
+def test_the_key_counts_what_decides_the_image(directory: Path, cell: Cell) -> None:
+    (directory / "data").write_text("1")
+    recipe = render(directory, cell, "COPY {{ file('data') }} /\n")
+    key = recipe.key(PIN)
+    assert key == render(directory, cell, "COPY {{ file('data') }} /\n").key(PIN)
+    assert key != recipe.key(replace(PIN, identity="registry:sha256:2"))
+    assert key != render(directory, cell, "COPY {{ file('data') }} /new\n").key(PIN)
+    (directory / "data").write_text("2")
+    assert key != render(directory, cell, "COPY {{ file('data') }} /\n").key(PIN)
+
+
+def test_the_key_does_not_count_where_when_and_how_it_was_written(tmp_path: Path, cell: Cell) -> None:
+    keys = set()
+    for name, mode, moment in (("one", 0o600, 1), ("elsewhere/two", 0o664, 2_000_000_000)):
+        root = tmp_path / name
+        (root / "constraints").mkdir(parents=True)
+        (root / cell.framework.constraints).write_text(CONSTRAINTS)
+        (root / "data").write_text("1")
+        (root / "data").chmod(mode)
+        os.utime(root / "data", (moment, moment))
+        keys.add(render(root, cell, "COPY {{ file('data') }} /\n").key(PIN))
+    assert len(keys) == 1
+
+
+def test_the_repository_prefix_is_not_in_the_key(cell: Cell) -> None:
+    data = shipped_data()
+    keys = []
+    for repository in ("imgbuild", "registry.example.com/team"):
+        matrix = load_matrix(data / "matrix.yaml", repository=repository)
+        keys.append([recipe.key(PIN) for recipe in render_all(matrix.cells, data / "dockerfiles")])
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == len(keys[0])
+
+
+def test_constraints_are_exact_pins() -> None:
+    assert parse_constraints("# all\nTorch==2.13.0+cpu  # CPU\n\ntyping_extensions==4.16.0\n", "c.txt") == {
+        "torch": "2.13.0+cpu",
+        "typing-extensions": "4.16.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("torch>=2", "does not pin an exact version"),
+        ("torch==2.*", "does not pin an exact version"),
+        ("torch", "does not pin an exact version"),
+        ("torch==2.13.0; python_version > '3'", "does not pin an exact version"),
+        ("torch @ https://example.com/torch.whl", "does not pin an exact version"),
+        ("-r other.txt", "not a requirement"),
+        ("a==1\nA==2", "a is pinned twice"),
+    ],
+)
+def test_constraints_that_are_not(line: str, message: str) -> None:
+    with pytest.raises(RenderError, match=message) as caught:
+        parse_constraints(line, "c.txt")
+    assert caught.value.where.startswith("c.txt:")
+
+
+def test_constraints_must_agree_with_the_cell(directory: Path, cell: Cell) -> None:
+    (directory / cell.framework.constraints).write_text(CONSTRAINTS.replace("2.13.0+cpu", "2.12.0+cpu"))
+    with pytest.raises(RenderError, match=r"torch is pinned to 2\.12\.0\+cpu, and cell .* says 2\.13\.0"):
+        render(directory, cell, "FROM x\n")
+    (directory / cell.framework.constraints).write_text(CONSTRAINTS.replace("dask==2026.8.0\n", ""))
+    with pytest.raises(RenderError, match="dask is not pinned"):
+        render(directory, cell, "FROM x\n")
+    (directory / cell.framework.constraints).write_text(CONSTRAINTS)
+    assert render(directory, cell, "FROM x\n").constraints["torch"] == "2.13.0+cpu"
+
+
+def test_channel_variables_are_shell_names() -> None:
+    assert channel_variable("pytorch-cpu") == "IMGBUILD_CHANNEL_PYTORCH_CPU"

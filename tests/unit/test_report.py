@@ -1,0 +1,48 @@
+"""Reports: text, JSON, and the exit code that speaks for a run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from builder.report import CheckLine, Outcome, Report, Status
+
+GOOD = Outcome(cell="good", status=Status.VERIFIED, image_id="sha256:" + "ab" * 32, built=True, checked=True)
+
+
+def bad(code: int) -> Outcome:
+    return Outcome(cell=f"bad-{code}", status=Status.FAILED, exit_code=code, reasons=("because",))
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((), 0), ((9,), 9), ((10,), 10), ((10, 9), 9), ((11, 10), 10), ((9, 12), 12), ((9, 7), 7), ((130, 9), 130)],
+)
+def test_one_exit_code_speaks_for_the_run(codes: tuple[int, ...], expected: int) -> None:
+    assert Report(outcomes=(GOOD, *(bad(code) for code in codes))).exit_code == expected
+
+
+def test_one_failure_among_many_keeps_both_in_the_report() -> None:
+    report = Report(outcomes=(GOOD, bad(9)), seconds=1.25)
+    text = report.to_text()
+    assert "verified   good abababababab: built in 0.0 s, checked in 0.0 s" in text
+    assert "failed     bad-9: nothing built, nothing checked\n    because\n" in text
+    assert text.endswith("2 cells: 1 good, 1 not; 1 built, 1 checked, in 1.2 s\n")
+    document = json.loads(report.to_json())
+    assert [cell["status"] for cell in document["cells"]] == ["verified", "failed"]
+    assert document["exit_code"] == 9
+
+
+def test_checks_that_did_not_run_are_shown_with_their_reason() -> None:
+    checks = (
+        CheckLine(name="torch.train", status="passed", reason="", seconds=1),
+        CheckLine(name="gpu.train", status="not_run", reason="no GPU", seconds=0),
+    )
+    outcome = Outcome(cell="c", status=Status.VERIFIED, checks=checks, stale=(("r:t", "sha256:" + "1" * 64),))
+    text = Report(outcomes=(outcome,)).to_text()
+    assert "not run: gpu.train: no GPU" in text
+    assert "torch.train" not in text
+    assert "stale: r:t still points to 111111111111" in text
+    document = json.loads(Report(outcomes=(outcome,)).to_json())
+    assert [check["name"] for check in document["cells"][0]["checks"]] == ["torch.train", "gpu.train"]
