@@ -153,15 +153,28 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
     yield f"{outcome.status.value:<10} {outcome.cell}{image}: {doing}"
     for reason in outcome.reasons:
         yield f"    {reason}"
-    for check in outcome.checks:
-        if check.status != "passed":
-            yield f"    {check.status.replace('_', ' ')}: {check.name}: {check.reason}"
+    yield from _check_lines(outcome.checks)
     for line in outcome.detail:
         yield f"    | {line}"
     for reference in outcome.references:
         yield f"    {reference}"
     for reference, image_id in outcome.stale:
         yield f"    stale: {reference} still points to {short(image_id)}"
+
+
+def _check_lines(checks: tuple[CheckLine, ...]) -> Iterator[str]:
+    """How many passed, each that failed, and those that did not run, together where they share a reason."""
+    passed = sum(check.status == "passed" for check in checks)
+    if passed:
+        yield f"    {passed} checks passed"
+    not_run: dict[str, list[str]] = {}
+    for check in checks:
+        if check.status == "failed":
+            yield f"    failed: {check.name}: {check.reason}"
+        elif check.status != "passed":
+            not_run.setdefault(check.reason, []).append(check.name)
+    for reason, names in not_run.items():
+        yield f"    not run: {', '.join(names)}: {reason}"
 
 
 def short(image_id: str) -> str:

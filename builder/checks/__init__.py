@@ -6,6 +6,7 @@ Horovod, …) is imported inside the functions that examine it, so that its abse
     controller.py   reads the request, runs every group in a process of its own, writes one result
     worker.py       that process: prepares a group, runs its checks one after the other, tells of each in a file
     contract.py     what a check and a group are, and the words of the three files
+    processes.py    ends a process with everything below it
     facts.py        what the controller itself can tell of the image
     language.py     a grammar of known entropy and a transformer that can learn it
     training.py     training steps and the error bounds that their results are held against

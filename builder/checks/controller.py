@@ -11,7 +11,6 @@ A check that kills its process, or hangs, costs only itself: the rest of its gro
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import os
@@ -40,6 +39,7 @@ from builder.checks.contract import (
     write_json,
 )
 from builder.checks.facts import base_facts
+from builder.checks.processes import kill
 
 #: Seconds that a worker may take to begin its next check, or to end after its last one.
 GRACE = 20.0
@@ -72,34 +72,6 @@ def read_request(path: Path) -> Request:
     if level not in LEVELS:
         raise ValueError(f"the request's level is {level!r}, not one of {', '.join(LEVELS)}")
     return Request(nonce, str(level), document)
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, as /proc shows them now; launchers put theirs into sessions of their own."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a worker and everything it started."""
-    below = descendants(process.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for pid in below:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
 
 
 def ending(code: int) -> str:
@@ -178,13 +150,13 @@ class GroupRun:
             if ended or not self.todo:
                 break
             if time.monotonic() - since > limit:
-                kill(process)
+                kill(process, leads=True)
                 self._lost(f"did not end within {limit:g} s and was killed", since, directory)
                 return
             time.sleep(POLL)
         if self.todo:
             self._lost(ending(process.returncode), since, directory)
-        kill(process)
+        kill(process, leads=True)
 
     def _take(self, event: dict[str, Any]) -> None:
         """Follows one event of the worker."""

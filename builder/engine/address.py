@@ -79,9 +79,7 @@ def _plain(url: str, origin: str, environ: Mapping[str, str]) -> Address:
     # certificate only when the first one is not empty.
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     directory = environ.get("DOCKER_CERT_PATH")
-    tls = tcp and (
-        verify or bool(directory) or bool(environ.get("DOCKER_TLS")) or scheme == "https"
-    )
+    tls = tcp and (verify or bool(directory) or bool(environ.get("DOCKER_TLS")) or scheme == "https")
     certificates = Path(directory).expanduser() if directory else _configuration_directory(environ)
     return Address(
         url=f"tcp://{rest}" if tcp else url,

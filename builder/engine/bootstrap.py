@@ -18,12 +18,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
+from builder.engine.apt import mirror_sources
 from builder.engine.connection import Engine
 from builder.engine.errors import BaseUnavailable
 from builder.engine.images import ImageDetails, inspect, list_images, load_archive
 from builder.engine.mmdebstrap import CLEAN_UP, PATH_EXCLUDES, make_root
 from builder.engine.reference import Reference
-from builder.site.apt import mirror_sources
 
 RECIPE_LABEL = "imgbuild.base.recipe"
 PACKAGES_LABEL = "imgbuild.base.packages"

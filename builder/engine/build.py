@@ -39,8 +39,11 @@ _PAUSES = (0.5, 2.0)
 _POLL = 0.1
 """Seconds between looks at the cancel event."""
 
-_HANG_UP = 5.0
-"""Seconds that the engine gets to answer a cancellation, and that are given to the end of the stream after it."""
+_CANCEL = 5.0
+"""Seconds that the engine gets to answer a cancellation."""
+
+_HANG_UP = 1.0
+"""Seconds that the receiving thread gets to end after that. Before the engine's first answer nothing can end it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +327,7 @@ class _Attempt:
                 "/build/cancel",
                 doing="cancel a build",
                 params={"id": self._id},
-                timeout=_HANG_UP,
+                timeout=_CANCEL,
             ).close()
         except EngineError:
             # It is over already, or the engine is gone. Hanging up does the same, and the first error counts.

@@ -7,31 +7,24 @@ container. The image is not trusted: it cannot make the caller wait, read much, 
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import logging
 import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from builder.engine import fields
 from builder.engine.connection import Engine
 from builder.engine.errors import ContainerError, EngineError, EngineRefused, ImageMissing, RunCancelled
 from builder.engine.owner import NAME_PREFIX, owner_labels, remove_container
-
-if TYPE_CHECKING:
-    import requests
+from builder.engine.results import Results, log_tail
 
 _log = logging.getLogger(__name__)
-
-_LOG_LINES = 10_000
-"""How many lines of output are asked for; their last bytes are kept."""
 
 _KILL_GRACE = 30.0
 """Seconds to wait for the engine to report the end of a container that was killed."""
@@ -165,17 +158,18 @@ def _run(engine: Engine, request: RunRequest, name: str, archive: bytes, cancel:
             state = _kill(engine, name)
         if cancel.is_set():
             raise RunCancelled(f"the run of {request.image} was cancelled")
-        reader = _Results()
+        results = Results(request.output_cap_bytes)
+        directory = str(PurePosixPath(request.volume_path) / request.results_dir)
         for output in request.output:
-            reader.read(engine, name, request, output)
+            results.read(engine, name, directory, output)
         return RunResult(
             exit_code=None if timed_out else fields.integer(state.get("ExitCode"), -1),
             timed_out=timed_out,
             oom_killed=fields.boolean(state.get("OOMKilled")),
-            outputs=reader.outputs,
-            oversize=tuple(reader.oversize),
-            refused=tuple(reader.refused),
-            log_tail=_log_tail(engine, name, request.log_cap_bytes),
+            outputs=results.outputs,
+            oversize=tuple(results.oversize),
+            refused=tuple(results.refused),
+            log_tail=log_tail(engine, name, request.log_cap_bytes),
             seconds=seconds,
         )
     except EngineRefused as refused:
@@ -284,115 +278,6 @@ def _kill(engine: Engine, name: str) -> Mapping[str, object]:
     while not _ended(state := _state(engine, name)) and time.monotonic() < until:
         time.sleep(0.05)
     return state
-
-
-class _Results:
-    """Reads result files, and sorts out those that are too large or no files."""
-
-    def __init__(self) -> None:
-        self.outputs: dict[str, bytes] = {}
-        self.oversize: list[str] = []
-        self.refused: list[str] = []
-
-    def read(self, engine: Engine, name: str, request: RunRequest, output: str) -> None:
-        path = str(PurePosixPath(request.volume_path) / request.results_dir / output)
-        try:
-            response = engine.call(
-                "GET",
-                f"/containers/{name}/archive",
-                doing=f"read the result {output}",
-                params={"path": path},
-                stream=True,
-            )
-        except EngineRefused as refused:
-            if refused.status == 404:
-                return
-            raise
-        # Leaving the block closes the connection; what was not read is never sent.
-        with response:
-            self._take(response, output, request.output_cap_bytes)
-
-    def _take(self, response: requests.Response, output: str, cap: int) -> None:
-        stat = _stat(response.headers.get("X-Docker-Container-Path-Stat", ""))
-        # Go's file mode: every bit above the permissions and setuid, setgid and sticky tells of something else
-        # than a regular file.
-        if stat is None or fields.integer(stat.get("mode"), -1) & ~0o777 & ~_SPECIAL_BITS:
-            self.refused.append(output)
-        elif fields.integer(stat.get("size"), cap + 1) > cap:
-            self.oversize.append(output)
-        else:
-            self._unpack(response, output, cap)
-
-    def _unpack(self, response: requests.Response, output: str, cap: int) -> None:
-        try:
-            with tarfile.open(fileobj=_Reader(response), mode="r|") as archive:
-                member = archive.next()
-                content = archive.extractfile(member) if member and member.isreg() else None
-                if content is None:
-                    self.refused.append(output)
-                    return
-                data = content.read(cap + 1)
-        except tarfile.TarError as error:
-            raise ContainerError(f"the engine sent no archive for the result {output}: {error}") from error
-        if len(data) > cap:
-            self.oversize.append(output)
-        else:
-            self.outputs[output] = data
-
-
-_SPECIAL_BITS = 1 << 23 | 1 << 22 | 1 << 20
-"""setuid, setgid and sticky in Go's os.FileMode."""
-
-
-class _Reader(io.RawIOBase):
-    """What tarfile needs of a file, over an answer that is still arriving."""
-
-    def __init__(self, response: requests.Response) -> None:
-        super().__init__()
-        self._pieces: Iterator[bytes] = response.iter_content(1 << 16)
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._left) < size:
-            piece = next(self._pieces, b"")
-            if not piece:
-                break
-            self._left += piece
-        end = len(self._left) if size < 0 else size
-        taken, self._left = self._left[:end], self._left[end:]
-        return taken
-
-
-def _stat(header: str) -> Mapping[str, object] | None:
-    try:
-        decoded: object = json.loads(base64.b64decode(header))
-    except ValueError:
-        return None
-    return fields.mapping(decoded) or None
-
-
-def _log_tail(engine: Engine, name: str, cap: int) -> str:
-    """The last `cap` bytes of what the container wrote, without the engine's frame headers."""
-    tail = bytearray()
-    with engine.call(
-        "GET",
-        f"/containers/{name}/logs",
-        doing="read the container's output",
-        params={"stdout": True, "stderr": True, "tail": _LOG_LINES},
-        stream=True,
-    ) as response:
-        reader = _Reader(response)
-        # Each frame: one byte for the stream, three of zero, four for the length.
-        while len(head := reader.read(8)) == 8:
-            left = int.from_bytes(head[4:], "big")
-            while left > 0 and (piece := reader.read(min(left, 1 << 16))):
-                left -= len(piece)
-                tail += piece
-                del tail[:-cap]
-    return tail.decode(errors="replace") if cap > 0 else ""
 
 
 def _archive(request: RunRequest) -> bytes:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from builder.engine.errors import BaseUnavailable
-from builder.site.redaction import redact_urls
+from builder.engine.urls import redact_urls
 
 PATH_EXCLUDES = (
     "path-exclude=/usr/share/doc/*",

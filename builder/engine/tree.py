@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from builder.engine.errors import ContextError
@@ -257,6 +258,8 @@ class _Place:
     node: _Directory | _Leaf | None
     disk: Path | None
 
+    # Asked once for every child.
+    @cached_property
     def _directory_on_disk(self) -> Path | None:
         if isinstance(self.node, _Leaf):
             return None
@@ -267,13 +270,13 @@ class _Place:
 
     def child(self, name: str) -> _Place:
         node = self.node.children.get(name) if isinstance(self.node, _Directory) else None
-        disk = self._directory_on_disk()
+        disk = self._directory_on_disk
         return _Place(node, disk / name if disk is not None else None)
 
     def names(self, path: str) -> list[str]:
         """What is in the directory here, sorted by bytes; nothing when this is none."""
         names = set(self.node.children) if isinstance(self.node, _Directory) else set()
-        disk = self._directory_on_disk()
+        disk = self._directory_on_disk
         if disk is not None:
             try:
                 names.update(entry.name for entry in os.scandir(disk))
@@ -285,7 +288,7 @@ class _Place:
         """How this is listed; None for a socket, for what vanished, and for a device that is not refused."""
         node = self.node
         if isinstance(node, _Directory):
-            disk = self._directory_on_disk()
+            disk = self._directory_on_disk
             if disk is None:
                 return Entry(path=path, mode=GO_DIRECTORY | 0o755)
             return _entry_on_disk(disk, path, refuse_devices)

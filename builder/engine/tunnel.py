@@ -81,9 +81,7 @@ class Tunnel:
                     hint=f"ssh {host} docker version",
                 )
             if time.monotonic() > deadline:
-                raise EngineUnavailable(
-                    f"ssh to {host} did not get through in time", hint=f"ssh {host}"
-                )
+                raise EngineUnavailable(f"ssh to {host} did not get through in time", hint=f"ssh {host}")
             time.sleep(0.05)
 
     def close(self) -> None:

@@ -6,8 +6,9 @@ as secrets, which BuildKit keeps out of layers and of its cache's keys.
 
 from __future__ import annotations
 
+from builder.engine.urls import redact_urls
 from builder.site.handover import apt_sources, build_secrets
-from builder.site.redaction import redact, redact_urls
+from builder.site.redaction import redact
 from builder.site.settings import Site, load_site
 from builder.site.wheels import site_wheels
 

@@ -15,8 +15,8 @@ import re
 import shlex
 from collections.abc import Mapping
 
+from builder.engine.apt import mirror_sources
 from builder.errors import ConfigError
-from builder.site.apt import mirror_sources
 from builder.site.settings import Site
 
 SECRET_LIMIT = 500 * 1024

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import Built, imgbuild
 
 from builder.engine import fields
 from builder.engine.connection import Engine
@@ -135,19 +136,20 @@ def _remove_all(engine: Engine, name: str) -> None:
     )
     for container in fields.sequence(containers):
         _remove(engine, f"/containers/{fields.text(fields.mapping(container).get('Id'))}")
-    named = engine.call_json(
+    labelled = engine.call_json(
         "GET",
         "/images/json",
         doing="list the tests' images",
         params={"filters": f'{{"label":["{LABEL}={name}"]}}'},
     )
-    by_name = engine.call_json(
-        "GET",
-        "/images/json",
-        doing="list the tests' images",
-        params={"filters": f'{{"reference":["{name}*"]}}'},
-    )
-    for image in (*fields.sequence(named), *fields.sequence(by_name)):
+    every = engine.call_json("GET", "/images/json", doing="list the tests' images")
+    # By name where there is one: an image with the same bytes may carry somebody else's names too.
+    for image in fields.sequence(every):
+        tags = fields.mapping(image).get("RepoTags")
+        for tag in tags if isinstance(tags, list) else ():
+            if str(tag).startswith(name):
+                _remove(engine, f"/images/{tag}")
+    for image in fields.sequence(labelled):
         _remove(engine, f"/images/{fields.text(fields.mapping(image).get('Id'))}")
 
 
@@ -158,3 +160,18 @@ def _remove(engine: Engine, path: str) -> None:
         # Listed twice, or removed by the test itself: gone is gone.
         if "No such" not in str(error):
             raise
+
+
+@pytest.fixture(scope="session")
+def built(engine: Engine, prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Builds, checks and tags the default matrix. Takes minutes where the layer cache does not know it."""
+    environment = {**os.environ, "IMGBUILD_STATE_DIR": str(tmp_path_factory.mktemp("state"))}
+    ran = imgbuild("build", "--format", "json", "--repository", prefix, environment=environment)
+    assert ran.code == 0, ran.out + ran.err
+    return Built(repository=prefix, report=ran.json, environment=environment)
+
+
+@pytest.fixture(scope="session")
+def good_image(built: Built) -> str:
+    """Id of the image of the cell with Horovod, which passed its check."""
+    return str(built.cell("-horovod")["image_id"])

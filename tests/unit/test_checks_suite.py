@@ -104,8 +104,23 @@ def test_a_hang_is_killed_with_its_children(tmp_path: Path) -> None:
     assert checks["hang.forever"]["status"] == "failed"
     assert checks["hang.forever"]["reason"] == "the check did not end within 1 s and was killed"
     assert checks["hang.after"]["status"] == "passed"
-    child = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
-    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert ended(tmp_path)
+
+
+def test_what_a_crashed_worker_leaves_behind_is_ended(tmp_path: Path) -> None:
+    body = (
+        "import subprocess; child = subprocess.Popen(['sleep', '1234']); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); os.abort()"
+    )
+    checks, _ = run(tmp_path, {"one": "GROUP = Group('one')\n" + check("one.check", body)})
+    assert checks["one.check"]["reason"] == "the check was killed by SIGABRT"
+    assert ended(tmp_path)
+
+
+def ended(tmp_path: Path) -> bool:
+    """Whether the process whose id a check wrote down is gone, or waits for its parent as a zombie."""
+    stat = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.parametrize(

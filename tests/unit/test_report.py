@@ -38,11 +38,18 @@ def test_checks_that_did_not_run_are_shown_with_their_reason() -> None:
     checks = (
         CheckLine(name="torch.train", status="passed", reason="", seconds=1),
         CheckLine(name="gpu.train", status="not_run", reason="no GPU", seconds=0),
+        CheckLine(name="gpu.scaler", status="not_run", reason="no GPU", seconds=0),
+        CheckLine(name="static.pip", status="failed", reason="numpy is missing", seconds=0),
     )
     outcome = Outcome(cell="c", status=Status.VERIFIED, checks=checks, stale=(("r:t", "sha256:" + "1" * 64),))
     text = Report(outcomes=(outcome,)).to_text()
-    assert "not run: gpu.train: no GPU" in text
-    assert "torch.train" not in text
+    assert "    1 checks passed\n    failed: static.pip: numpy is missing\n" in text
+    assert "    not run: gpu.train, gpu.scaler: no GPU\n" in text
     assert "stale: r:t still points to 111111111111" in text
     document = json.loads(Report(outcomes=(outcome,)).to_json())
-    assert [check["name"] for check in document["cells"][0]["checks"]] == ["torch.train", "gpu.train"]
+    assert [check["name"] for check in document["cells"][0]["checks"]] == [
+        "torch.train",
+        "gpu.train",
+        "gpu.scaler",
+        "static.pip",
+    ]

@@ -22,6 +22,7 @@ from typing import Any
 
 from builder.checks import ranks
 from builder.checks.contract import Group, Measured, NotRun, expect, fail, short
+from builder.checks.processes import kill
 
 #: Seconds for both ranks, import included; they take about 10 on two idle cores.
 LAUNCH_DEADLINE = 150.0
@@ -108,8 +109,7 @@ def _prepare() -> tuple[Any, Measured]:
         try:
             how = f"horovodrun ended with exit code {process.wait(LAUNCH_DEADLINE)}"
         except subprocess.TimeoutExpired:
-            # Ranks that outlive it end with this process: the controller kills all that is below it.
-            process.kill()
+            kill(process, leads=False)
             how = f"horovodrun did not end within {LAUNCH_DEADLINE:g} s and was killed"
     reports = {}
     for rank in (0, 1):

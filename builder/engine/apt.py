@@ -1,4 +1,4 @@
-"""apt's sources on a site with mirrors of its own."""
+"""apt's sources with mirrors in place of the distribution's own archives."""
 
 from __future__ import annotations
 
