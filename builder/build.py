@@ -24,6 +24,10 @@ from builder.render import Recipe, channel_variable
 from builder.site import Site, build_secrets, site_wheels
 
 
+IDLE_TIMEOUT = 3600.0
+"""Seconds of silence after which a build counts as stalled. BuildKit says nothing while a quiet step compiles."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """The image of one cell on one engine.
@@ -160,6 +164,7 @@ def build_image(
         ),
         on_event=on_event,
         cancel=cancel,
+        idle_timeout=IDLE_TIMEOUT,
     )
     held = inspect(engine, candidate)
     if held is None or held.id != result.image_id:

@@ -5,29 +5,19 @@ Everything that the tests make carries the prefix in its name or the label, and 
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from command import Built, imgbuild
+from tiny import import_root, root_archive
 
 from builder.engine import fields
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError
 
 LABEL = "imgbuild-test"
-
-_APPLETS = """
-    awk cat chmod cp cut date dd df du echo env expr false find grep head id ln ls md5sum mkdir mkfifo mv nc od ps pwd
-    readlink rm sed seq sh sha256sum sleep sort stat tail tar tee test touch tr true uname wc
-"""
-"""Programs of busybox that the image has by name."""
 
 
 @pytest.fixture(scope="session")
@@ -52,79 +42,7 @@ def prefix(engine: Engine) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tiny_base(engine: Engine, prefix: str, pytestconfig: pytest.Config) -> str:
     """Name of an image with nothing but a static busybox. Images built from it inherit the run's label."""
-    busybox = _busybox(pytestconfig).read_bytes()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for directory, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("root", 0o700)):
-            entry = tarfile.TarInfo(directory)
-            entry.type, entry.mode = tarfile.DIRTYPE, mode
-            archive.addfile(entry)
-        entry = tarfile.TarInfo("bin/busybox")
-        entry.size, entry.mode = len(busybox), 0o755
-        archive.addfile(entry, io.BytesIO(busybox))
-        for applet in _APPLETS.split():
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(entry)
-        # A build's first RUN is no place to find out that /etc/passwd is missing.
-        passwd = b"root:x:0:0:root:/root:/bin/sh\n"
-        entry = tarfile.TarInfo("etc/passwd")
-        entry.size = len(passwd)
-        archive.addfile(entry, io.BytesIO(passwd))
-    name = f"{prefix}-base:latest"
-    params = {
-        "fromSrc": "-",
-        "repo": f"{prefix}-base",
-        "tag": "latest",
-        "changes": f"LABEL {LABEL}={prefix}",
-    }
-    engine.call(
-        "POST",
-        "/images/create",
-        doing="import the tests' base image",
-        params=params,
-        body=buffer.getvalue(),
-        headers={"Content-Type": "application/x-tar"},
-    )
-    return name
-
-
-def _busybox(config: pytest.Config) -> Path:
-    """A static busybox: IMGBUILD_TEST_BUSYBOX, this machine's, or the one of Debian's package, kept in the cache."""
-    named = os.environ.get("IMGBUILD_TEST_BUSYBOX") or shutil.which("busybox")
-    if named and _is_static(Path(named)):
-        return Path(named)
-    cache = config.cache
-    assert cache is not None, "the tests' base image needs pytest's cache"
-    directory = cache.mkdir("imgbuild-busybox")
-    found = directory / "busybox"
-    if not found.exists():
-        unpacked = directory / "unpacked"
-        try:
-            _run(["apt-get", "download", "busybox-static"], directory)
-            package = next(directory.glob("busybox-static_*.deb"))
-            _run(["dpkg-deb", "-x", str(package), str(unpacked)], directory)
-        except (OSError, subprocess.SubprocessError, StopIteration) as error:
-            pytest.fail(
-                "no static busybox for the tests' base image: install the package busybox-static, or name one in "
-                f"IMGBUILD_TEST_BUSYBOX ({error})",
-                pytrace=False,
-            )
-        programs = [p for p in (unpacked / "bin/busybox", unpacked / "usr/bin/busybox") if p.is_file()]
-        # Under its final name only when complete, for runs at the same time.
-        programs[0].replace(found)
-    return found
-
-
-def _run(command: list[str], directory: Path) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True, timeout=120)
-
-
-def _is_static(program: Path) -> bool:
-    """Whether an ELF program names no interpreter (loader) in its first page."""
-    head = program.read_bytes()[:4096]
-    return head.startswith(b"\x7fELF") and b"ld-linux" not in head and b"ld-musl" not in head
+    return import_root(engine, root_archive(pytestconfig), f"{prefix}-base", label=f"{LABEL}={prefix}")
 
 
 def _remove_all(engine: Engine, name: str) -> None:
