@@ -23,7 +23,6 @@ from builder.plan import KEY_LABEL, Action, candidates, next_candidate
 from builder.render import Recipe, channel_variable
 from builder.site import Site, build_secrets, site_wheels
 
-
 IDLE_TIMEOUT = 3600.0
 """Seconds of silence after which a build counts as stalled. BuildKit says nothing while a quiet step compiles."""
 

@@ -16,7 +16,7 @@ from builder.engine.errors import ImageMissing
 from builder.engine.images import inspect, list_images
 from builder.engine.owner import reap
 from builder.errors import CheckFailed, CheckIncomplete
-from builder.lock import Bases, Pins, resolve
+from builder.lock import Bases, Pins, Resolver
 from builder.matrix import Cell, Matrix
 from builder.pipeline import CheckMemory, Foundry, Options, check_lines, expectation
 from builder.plan import Action, candidates
@@ -54,16 +54,15 @@ def build_command(
     selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
     records = Records(site.state_dir)
     with _engine(site) as engine, Display(progress) as display:
-        pins = resolve(
-            engine,
-            (recipe.cell.base for recipe in selected),
-            Bases(bases),
-            site,
-            records,
+        pins = Resolver(
+            engine=engine,
+            mode=Bases(bases),
+            site=site,
+            records=records,
             repository=matrix.repository,
             make=not dry_run,
             on_line=lambda text: display.note("bases", text),
-        )
+        ).pins(recipe.cell.base for recipe in selected)
         foundry = Foundry(
             engine=engine,
             site=site,
@@ -115,15 +114,14 @@ def check_cells(
     records = Records(site.state_dir)
     outcomes: list[Outcome] = []
     with _engine(site) as engine:
-        pins = resolve(
-            engine,
-            (recipe.cell.base for recipe in recipes),
-            Bases.AUTO,
-            site,
-            records,
+        pins = Resolver(
+            engine=engine,
+            mode=Bases.AUTO,
+            site=site,
+            records=records,
             repository=matrix.repository,
             make=False,
-        )
+        ).pins(recipe.cell.base for recipe in recipes)
         images = list_images(engine)
         memory = CheckMemory(records, suite().sha256)
         for recipe in recipes:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from builder.engine.bootstrap import BootstrapRecipe, find_base, make_base
+from builder.engine.auth import DockerLogins
+from builder.engine.bootstrap import BootstrappedBase, BootstrapRecipe, find_base, make_base
 from builder.engine.connection import Engine
-from builder.engine.errors import BaseUnavailable, RegistryError
+from builder.engine.errors import BaseUnavailable, RegistryError, RegistryUnreachable
 from builder.engine.images import registry_digest
 from builder.errors import BaseError
 from builder.matrix import Base
@@ -60,110 +61,138 @@ class Pins:
     pending: tuple[str, ...] = ()
 
 
-def resolve(
-    engine: Engine,
-    bases: Iterable[Base],
-    mode: Bases,
-    site: Site,
-    records: Records,
-    *,
-    repository: str,
-    make: bool = True,
-    on_line: Callable[[str], None] = lambda line: None,
-) -> Pins:
-    """Pins each base once.
+@dataclass(frozen=True, kw_only=True)
+class Resolver:
+    """Pins bases.
 
-    Args:
+    Attributes:
         engine: where bases are looked up and imported.
-        bases: the bases that the selected cells use; duplicates count once.
         mode: where bases may come from.
         site: the mirror, proxies and CA with which a base is made.
         records: remembers what `auto` found out.
         repository: the prefix of this matrix's images; a made base is kept as `<repository>/base`.
         make: False for a dry run: a base that would have to be made is pending.
         on_line: receives progress, a line at a time.
-
-    Raises:
-        BaseError: a base can be had from nowhere that `mode` allows.
     """
-    pins: dict[str, BasePin] = {}
-    pending: list[str] = []
-    for base in {base.name: base for base in bases}.values():
-        pin = _resolve_one(
-            engine, base, mode, site, records, repository=f"{repository}/base", make=make, on_line=on_line
-        )
-        if pin is None:
-            pending.append(base.name)
+
+    engine: Engine
+    mode: Bases
+    site: Site
+    records: Records
+    repository: str
+    make: bool = True
+    on_line: Callable[[str], None] = lambda line: None
+
+    def pins(self, bases: Iterable[Base]) -> Pins:
+        """Pins each base once, however often it is named.
+
+        Raises:
+            BaseError: a base can be had from nowhere that `mode` allows.
+        """
+        pins: dict[str, BasePin] = {}
+        pending: list[str] = []
+        for base in {base.name: base for base in bases}.values():
+            pin = self._pin(base)
+            if pin is None:
+                pending.append(base.name)
+            else:
+                pins[base.name] = pin
+        return Pins(bases=pins, pending=tuple(pending))
+
+    def _pin(self, base: Base) -> BasePin | None:
+        if self.mode is Bases.BOOTSTRAP:
+            return self._bootstrapped(base, "asked for with --bases bootstrap")
+        choice = _choice_key(self.engine, base)
+        if self.mode is Bases.AUTO and base.bootstrap is not None:
+            remembered = self.records.get(CHOICES, choice)
+            if remembered is not None and self._find(base) is not None:
+                return self._bootstrapped(base, f"auto chose it earlier: {remembered.get('why')}")
+        try:
+            digest = _digest(self.engine, base)
+        except RegistryUnreachable as error:
+            if self.mode is Bases.REGISTRY or base.bootstrap is None:
+                raise _no_base(base, error) from None
+            reason = error.message
+        except RegistryError as error:
+            # A registry that answers and refuses is no reason to take other bytes in silence.
+            raise _no_base(base, error) from None
         else:
-            pins[base.name] = pin
-    return Pins(bases=pins, pending=tuple(pending))
+            asked = self.mode is Bases.REGISTRY
+            return _from_registry(base, digest, "asked for with --bases registry" if asked else "auto: it answered")
+        made = self._bootstrapped(base, f"auto: {reason}")
+        if made is not None:
+            self.records.put(CHOICES, choice, {"source": Bases.BOOTSTRAP.value, "why": reason})
+        return made
 
+    def _find(self, base: Base) -> BootstrappedBase | None:
+        return find_base(self.engine, _recipe(self.engine, base), self._own_repository)
 
-def _resolve_one(
-    engine: Engine,
-    base: Base,
-    mode: Bases,
-    site: Site,
-    records: Records,
-    *,
-    repository: str,
-    make: bool,
-    on_line: Callable[[str], None],
-) -> BasePin | None:
-    if mode is Bases.REGISTRY:
-        return _from_registry(engine, base, "asked for with --bases registry")
-    if mode is Bases.BOOTSTRAP:
-        return _bootstrapped(
-            engine, base, site, repository, "asked for with --bases bootstrap", make=make, on_line=on_line
+    @property
+    def _own_repository(self) -> str:
+        return f"{self.repository}/base"
+
+    def _bootstrapped(self, base: Base, why: str) -> BasePin | None:
+        found = self._find(base)
+        if found is None:
+            if not self.make:
+                return None
+            found = self._make(base, why)
+        return BasePin(
+            name=base.name,
+            source=Bases.BOOTSTRAP,
+            reference=found.reference,
+            identity=f"bootstrap:{found.recipe_sha256}:{found.packages_sha256}",
+            why=why,
         )
-    choice_key = _choice_key(engine, base)
-    remembered = records.get(CHOICES, choice_key) or {}
-    if remembered.get("source") == Bases.BOOTSTRAP.value and base.bootstrap is not None:
-        recipe = _recipe(engine, base)
-        if find_base(engine, recipe, repository) is not None:
-            why = f"auto chose it earlier: {remembered.get('why', 'no reason was recorded')}"
-            return _bootstrapped(engine, base, site, repository, why, make=make, on_line=on_line)
-    try:
-        pin = _from_registry(engine, base, "auto: the registry answered")
-    except BaseError as error:
-        if base.bootstrap is None:
-            raise
-        reason = error.message
-    else:
-        records.put(CHOICES, choice_key, {"source": Bases.REGISTRY.value, "why": "the registry answered"})
-        return pin
-    if make:
-        on_line(f"base {base.name}: {reason}; using its equivalent from the distribution's packages")
-    made = _bootstrapped(engine, base, site, repository, f"auto: {reason}", make=make, on_line=on_line)
-    if made is not None:
-        records.put(CHOICES, choice_key, {"source": Bases.BOOTSTRAP.value, "why": reason})
-    return made
+
+    def _make(self, base: Base, why: str) -> BootstrappedBase:
+        recipe = _recipe(self.engine, base)
+        self.on_line(f"base {base.name}: making {recipe.distribution} {recipe.suite} from its packages ({why})")
+        try:
+            return make_base(
+                self.engine,
+                recipe,
+                repository=self._own_repository,
+                mirror=self.site.apt_mirror,
+                security_mirror=self.site.apt_security_mirror,
+                proxies=self.site.proxies,
+                ca_bundle=self.site.ca_bundle,
+                on_line=self.on_line,
+            )
+        except BaseUnavailable as error:
+            raise BaseError(error.message, where=f"base {base.name}", hint=error.hint) from None
 
 
 def _choice_key(engine: Engine, base: Base) -> str:
     return hashlib.sha256(f"{engine.info().id}\n{base!r}".encode()).hexdigest()
 
 
-def _from_registry(engine: Engine, base: Base, why: str) -> BasePin:
-    digest = base.digest
-    if digest is None:
-        try:
-            digest = registry_digest(engine, base.image)
-        except RegistryError as error:
-            raise BaseError(
-                f"no digest for {base.image}: {error.message}",
-                where=f"base {base.name}",
-                hint="pin it with `digest:` in matrix.yaml, or build with --bases bootstrap",
-            ) from None
+def _repository(image: str) -> str:
+    """An image's name without its tag."""
+    return image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
+
+
+def _digest(engine: Engine, base: Base) -> str:
+    """The digest that `matrix.yaml` pins, once the registry has it, or else the one that the tag has today."""
+    name = f"{_repository(base.image)}@{base.digest}" if base.digest else base.image
+    return registry_digest(engine, name, DockerLogins())
+
+
+def _from_registry(base: Base, digest: str, why: str) -> BasePin:
+    if base.digest is None:
         why += f"; {base.image} has no digest in matrix.yaml, and is {digest} today"
-    repository = base.image.rsplit(":", 1)[0] if ":" in base.image.rsplit("/", 1)[-1] else base.image
     return BasePin(
         name=base.name,
         source=Bases.REGISTRY,
-        reference=f"{repository}@{digest}",
+        reference=f"{_repository(base.image)}@{digest}",
         identity=f"registry:{digest}",
         why=why,
     )
+
+
+def _no_base(base: Base, error: RegistryError) -> BaseError:
+    hint = "build with --bases bootstrap" if base.bootstrap else "give the base a `bootstrap` in matrix.yaml"
+    return BaseError(f"no digest for {base.image}: {error.message}", where=f"base {base.name}", hint=hint)
 
 
 def _recipe(engine: Engine, base: Base) -> BootstrapRecipe:
@@ -178,42 +207,4 @@ def _recipe(engine: Engine, base: Base) -> BootstrapRecipe:
         suite=base.bootstrap.suite,
         include=base.bootstrap.include,
         architecture=engine.info().architecture,
-    )
-
-
-def _bootstrapped(
-    engine: Engine,
-    base: Base,
-    site: Site,
-    repository: str,
-    why: str,
-    *,
-    make: bool,
-    on_line: Callable[[str], None],
-) -> BasePin | None:
-    recipe = _recipe(engine, base)
-    found = find_base(engine, recipe, repository)
-    if found is None:
-        if not make:
-            return None
-        on_line(f"base {base.name}: making {recipe.distribution} {recipe.suite} from its packages")
-        try:
-            found = make_base(
-                engine,
-                recipe,
-                repository=repository,
-                mirror=site.apt_mirror,
-                security_mirror=site.apt_security_mirror,
-                proxies=site.proxies,
-                ca_bundle=site.ca_bundle,
-                on_line=on_line,
-            )
-        except BaseUnavailable as error:
-            raise BaseError(error.message, where=f"base {base.name}", hint=error.hint) from None
-    return BasePin(
-        name=base.name,
-        source=Bases.BOOTSTRAP,
-        reference=found.reference,
-        identity=f"bootstrap:{found.recipe_sha256}:{found.packages_sha256}",
-        why=why,
     )

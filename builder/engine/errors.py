@@ -12,7 +12,8 @@ Every class has one exit code:
     ├── ImageMissing        9   an image that must exist on the engine does not
     ├── ContainerError     10   a container could not be created, started, read or removed
     ├── DiskFull           12   the engine's disk is full
-    ├── RegistryError      15   a registry refused or is unreachable
+    ├── RegistryError      15   a registry refused
+    │   └── RegistryUnreachable   no registry answered
     ├── BuildCancelled    130   the caller cancelled a build
     └── RunCancelled      130   the caller cancelled a container's run
 """
@@ -128,6 +129,10 @@ class RegistryError(EngineError):
     """A registry refused or is unreachable."""
 
     exit_code = 15
+
+
+class RegistryUnreachable(RegistryError):
+    """No registry answered: there may be none, or none that this engine can reach."""
 
 
 class BuildCancelled(EngineError):

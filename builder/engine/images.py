@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from builder.engine import fields
+from builder.engine.auth import DOCKER_HUB, CredentialSource
 from builder.engine.connection import Engine, refusal
-from builder.engine.errors import EngineError, EngineRefused, ImageMissing, RegistryError
+from builder.engine.errors import EngineError, EngineRefused, ImageMissing, RegistryError, RegistryUnreachable
 from builder.engine.reference import Reference
 
 _CHUNK = 1 << 20
@@ -75,14 +76,6 @@ class ImageDetails(ImageSummary):
     os: str
     digests: tuple[str, ...]
     tagged: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Login:
-    """What a registry is told about who asks."""
-
-    username: str
-    password: str
 
 
 def list_images(engine: Engine, *, label: str | None = None, tagged: bool = True) -> tuple[ImageSummary, ...]:
@@ -222,17 +215,26 @@ def load_archive(engine: Engine, source: Path | Iterable[bytes], *, timeout: flo
     raise EngineRefused(f"cannot {doing}: the engine named no image in it", status=500)
 
 
-def registry_digest(engine: Engine, reference: str, login: Login | None = None) -> str:
+def registry_digest(engine: Engine, reference: str, logins: CredentialSource | None = None) -> str:
     """The digest that `reference` has in its registry now, as the engine sees it.
 
+    Args:
+        engine: asks the registry.
+        reference: a name with or without a tag.
+        logins: where the registry's login may be found; None to ask without one.
+
     Raises:
-        RegistryError: the registry refused, has no such image, or is unreachable; the message tells which.
+        RegistryUnreachable: no registry answered.
+        RegistryError: the registry refused, or has no such image; the message tells which.
     """
     name = Reference.parse(reference)
     host = name.host or "the default registry"
     headers = {}
+    login = logins.credentials(name.host or DOCKER_HUB) if logins else None
     if login:
-        account = {"username": login.username, "password": login.password, "serveraddress": name.host}
+        account = {"username": login.username, "password": login.secret, "serveraddress": name.host}
+        if not login.username:
+            account = {"identitytoken": login.secret, "serveraddress": name.host}
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(account).encode()).decode()
     try:
         answer = engine.call_json(
@@ -244,7 +246,7 @@ def registry_digest(engine: Engine, reference: str, login: Login | None = None) 
     except EngineRefused as refused:
         said = refused.message.lower()
         if any(sign in said for sign in _UNREACHABLE):
-            raise RegistryError(
+            raise RegistryUnreachable(
                 f"{host} is unreachable from the engine: {refused.message}",
                 hint="check the engine's network and proxy, or use a base that is made without a registry",
             ) from refused
