@@ -1,23 +1,19 @@
-"""The `imgbuild` command: options, printing, and the one place that turns an error into an exit code."""
+"""The `imgbuild` command: options and printing. What a command does is below; how it ends is in `exits`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from builder import __version__
-from builder.errors import ConfigError, Differs, DoctorFailed, ImgbuildError
+from builder.errors import ConfigError, Differs, DoctorFailed
+from builder.exits import cancellable, exit_code_of
 
 # Everything that a command alone needs is imported inside it: `imgbuild matrix` must not wait for docker or Jinja2.
 if TYPE_CHECKING:
@@ -304,7 +300,7 @@ def build(
 
     project, matrix = _load(matrix_path, repository)
     cells = _select(matrix, patterns, only, skip)
-    with _cancellable() as cancel:
+    with cancellable() as cancel:
         code = build_command(
             project,
             matrix,
@@ -355,7 +351,7 @@ def check(
 
     if image is None and not patterns and not only:
         raise click.UsageError("name cells to check, or an image with --image REF")
-    with _cancellable() as cancel:
+    with cancellable() as cancel:
         if image is not None and not patterns and not only:
             code = check_reference(
                 image,
@@ -402,12 +398,16 @@ def check(
 
 
 @cli.command()
+@matrix_options
 @format_option
-def doctor(format_: str) -> None:
-    """Say whether this machine is fit to build, line by line, with the command that mends what is not."""
-    from builder.doctor import examine
+def doctor(matrix_path: Path | None, repository: str | None, format_: str) -> None:
+    """Say whether this machine is fit to build the matrix, line by line, with the command that mends what is not."""
+    from builder.doctor import NEEDED_FOR_CPU, NEEDED_FOR_CUDA, examine
+    from builder.matrix import CPU
 
-    findings = examine(_site())
+    _, matrix = _load(matrix_path, repository)
+    cuda = any(cell.cuda != CPU for cell in matrix.cells)
+    findings = examine(_site(), needed_bytes=NEEDED_FOR_CUDA if cuda else NEEDED_FOR_CPU)
     failed = [finding for finding in findings if finding.status.value == "failed"]
     if format_ == "json":
         document = [
@@ -466,81 +466,9 @@ def _note(text: str) -> None:
     click.echo(text, err=True)
 
 
-_received: list[int] = []
-
-
-@contextmanager
-def _cancellable() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
-    cancel = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        _received.append(number)
-        cancel.set()
-        os.write(2, b"\nstopping: builds are cancelled and containers removed; once more to leave at once\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main() -> None:
-    """Runs the command. The only place where an error becomes an exit code."""
-    raise SystemExit(_run())
-
-
-def _run() -> int:
-    from builder.engine.errors import EngineError
-
-    try:
-        code = cli.main(standalone_mode=False)
-        code = code if isinstance(code, int) else 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (ImgbuildError, EngineError) as error:
-        _note(f"error: {_redacted(str(error))}")
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:
-        # The reader of our output is gone, and so is the need to say anything.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not end in a traceback
-        code = _defect(error)
-    if _received:
-        return 128 + _received[0]
-    return code
-
-
-def _redacted(text: str) -> str:
-    from builder.site import redact_urls
-
-    return redact_urls(text)
-
-
-def _defect(error: Exception) -> int:
-    """Keeps the traceback of a defect of imgbuild's own in a file, and says where."""
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile(
-        "w", prefix=f"imgbuild-defect-{int(time.time())}-", suffix=".txt", delete=False
-    ) as file:
-        file.write(_redacted("".join(traceback.format_exception(error))))
-    _note(
-        f"error: a defect of imgbuild's own: {type(error).__name__}: {_redacted(str(error))}\n"
-        f"  please report it with {file.name}"
-    )
-    return 70
+    """Runs the command and ends the process with its exit code."""
+    raise SystemExit(exit_code_of(lambda: cli.main(standalone_mode=False)))
 
 
 if __name__ == "__main__":

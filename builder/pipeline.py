@@ -34,6 +34,7 @@ from builder.engine.images import list_images
 from builder.engine.session import Session
 from builder.engine.trace import Event
 from builder.errors import CheckFailed, CheckIncomplete, ImgbuildError
+from builder.exits import DEFECT, describe_defect
 from builder.lock import Pins
 from builder.matrix import Cell
 from builder.plan import Action, Remembered, plan, public_references
@@ -243,6 +244,9 @@ class _Run:
             return self._failed(progress, error.exit_code, error.message, error.hint)
         except ImgbuildError as error:
             return self._failed(progress, error.exit_code, error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 - a defect in one cell must not cost the others their outcome
+            message, _, hint = describe_defect(error).partition("\n  ")
+            return self._failed(progress, DEFECT, message, hint)
 
     def _lock(self, action: Action) -> AbstractContextManager[object]:
         directory = self._foundry.site.state_dir / "locks"

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from builder.engine.address import Address
 from builder.engine.errors import DiskFull, EngineRefused, EngineUnavailable
 
 
+PRUNE = (
+    "free space with: docker image prune; docker builder prune   (restart the engine if that frees nothing: it then "
+    "removes what was broken off)"
+)
+"""What mends a full disk. A transfer that the disk cut short is in no list of the engine, so no prune finds it; the
+engine clears it when it starts."""
+
+_NO_SPACE = re.compile(r"no space left on device|\[Errno 28\]|disk quota exceeded", re.IGNORECASE)
+
+
+def no_space(message: str) -> bool:
+    """Whether a message, of the engine or of a step's program, says that a file system is full."""
+    return _NO_SPACE.search(message) is not None
+
+
 def refusal(status: int, message: str, doing: str) -> EngineRefused | DiskFull:
     """The error for an answer with an error status, or for an error in a stream (status 500)."""
-    if "no space left on device" in message.lower() or "disk quota exceeded" in message.lower():
-        return DiskFull(
-            f"cannot {doing}: the engine's disk is full ({message})",
-            hint="free space with: docker builder prune && docker image prune",
-        )
+    if no_space(message):
+        return DiskFull(f"cannot {doing}: the engine's disk is full ({message})", hint=PRUNE)
     return EngineRefused(f"cannot {doing}: {message} (HTTP {status})", status=status)
 
 

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+from builder.engine.causes import PRUNE, no_space
 from builder.engine.dockerfile import lines_of_step
 from builder.engine.errors import (
     BaseUnavailable,
@@ -22,7 +23,6 @@ from builder.engine.trace import Event, StepEvent, StepFinished, StepLog
 LOG_LINES = 30
 """Lines of a failed step's own output that an error carries."""
 
-_NO_SPACE = re.compile(r"no space left on device|\[Errno 28\]|disk quota exceeded", re.IGNORECASE)
 # What a step can fill up that is not the engine's disk: its own tmpfs mounts, and inotify's table of watches.
 _SMALL_FILE_SYSTEM = re.compile(r"type=tmpfs|/dev/shm|/sys/|/proc/|inotify", re.IGNORECASE)
 _TRANSIENT = re.compile(r"ref \S+ locked\b.*\bunavailable|read init-p: connection reset by peer", re.DOTALL)
@@ -32,7 +32,6 @@ _WRAPPERS = re.compile(
     r"^(?:failed to solve(?: with frontend \S+)?: |failed to (?:build LLB|create LLB definition): "
     r"|rpc error: code = \w+ desc = )+"
 )
-_PRUNE = "free space with: docker builder prune && docker image prune"
 
 
 @dataclass
@@ -115,14 +114,14 @@ def failure(message: str, record: Record, own_errors: tuple[Exception, ...] = ()
     plain = record.redact(_WRAPPERS.sub("", message.strip()))
     failed = record.failed
     step = record.describe(failed) if failed else None
+    if no_space(plain):
+        return DiskFull(f"the engine's disk is full: {plain}", hint=PRUNE, step=step)
     for error in own_errors:
         # The engine only saw a status; what was behind it is known here.
         if isinstance(error, ContextError):
             return BuildFailed(record.redact(error.message), hint=error.hint, step=step)
         if isinstance(error, RegistryError) and (step is None or _BASE_STEP.match(step.name)):
             return RegistryError(record.redact(error.message), hint=error.hint)
-    if _NO_SPACE.search(plain):
-        return DiskFull(f"the engine's disk is full: {plain}", hint=_PRUNE, step=step)
     if step is None:
         return BuildFailed(f"the build failed: {plain}", hint=_own(own_errors, record))
     if _BASE_STEP.match(step.name):
@@ -139,12 +138,12 @@ def _failed_step(step: FailedStep, message: str, hint: str) -> EngineError:
     text = f"{_where(step)} {ended}"
     if step.exit_code is None:
         text += f": {message}"
-    no_space = [line for line in step.log if _NO_SPACE.search(line)]
-    if not no_space:
+    said = [line for line in step.log if no_space(line)]
+    if not said:
         return BuildFailed(text, hint=hint, step=step)
     # All that a step can write to lies on the engine's disk, apart from its small file systems in memory.
-    if not any(_SMALL_FILE_SYSTEM.search(t) for t in (step.command, *no_space)):
-        return DiskFull(f"the engine's disk is full: {text}", hint=_PRUNE, step=step)
+    if not any(_SMALL_FILE_SYSTEM.search(t) for t in (step.command, *said)):
+        return DiskFull(f"the engine's disk is full: {text}", hint=PRUNE, step=step)
     return BuildFailed(
         text,
         hint="it ran out of space, by its log on a file system in memory (tmpfs, /dev/shm) of its own",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from builder.engine import wire
-from builder.engine.errors import ContextError
+from builder.engine.h2server import ABORTED, RpcError
 from builder.engine.tree import Entry, FileTree
 
 _STAT, _REQUEST, _DATA, _FINISH, _ERROR = range(5)
@@ -98,7 +98,7 @@ class FileSync:
 
         Raises:
             WireError: it is malformed.
-            ContextError: the engine reports an error of its own.
+            RpcError: the engine gave up; the error of its build says why.
         """
         kind, index, text = _STAT, 0, ""
         for number, value in wire.fields(packet):
@@ -113,7 +113,8 @@ class FileSync:
         elif kind == _FINISH:
             self._finished = True
         elif kind == _ERROR:
-            raise ContextError(f"the engine could not take the {self.request.directory}: {text}")
+            # No error of this side. Often it only echoes what ended the build: "context canceled".
+            raise RpcError(ABORTED, f"the engine gave up on the {self.request.directory}: {text}")
 
     def send(self) -> Iterator[bytes | None]:
         """Yields packets to send; None when it has to wait for the engine.

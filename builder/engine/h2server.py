@@ -23,7 +23,7 @@ import h2.settings
 from builder.engine.errors import EngineError
 from builder.engine.wire import GrpcReader, WireError, grpc_frame
 
-OK, UNKNOWN, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 2, 3, 5, 12, 13
+OK, UNKNOWN, INVALID_ARGUMENT, NOT_FOUND, ABORTED, UNIMPLEMENTED, INTERNAL = 0, 2, 3, 5, 10, 12, 13
 """gRPC status codes."""
 
 _HEADER_LIST_SIZE = 16 * 1024 * 1024

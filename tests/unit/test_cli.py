@@ -1,0 +1,210 @@
+"""The command line: help, exit codes, and that starting up stays cheap."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder.project import shipped_data
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("imgbuild")
+    return subprocess.run(
+        [program, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_command_has_help_with_an_example_or_a_sentence(tmp_path: Path) -> None:
+    top = run("--help", cwd=tmp_path)
+    assert top.returncode == 0
+    for command in ("init", "matrix", "render", "build", "check", "doctor"):
+        assert f"\n  {command} " in top.stdout
+        shown = run(command, "--help", cwd=tmp_path)
+        assert shown.returncode == 0
+        assert len(shown.stdout.splitlines()) > 5
+
+
+def test_matrix_works_in_an_empty_folder_with_what_ships(tmp_path: Path) -> None:
+    ran = run("matrix", "--format", "json", cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "using the one that imgbuild ships" in ran.stderr
+    cells = [cell["cell"] for cell in json.loads(ran.stdout)["cells"]]
+    assert cells == ["torch-2.13.0-cpu-py3.11", "torch-2.13.0-cpu-py3.11-horovod"]
+
+
+def test_init_writes_a_project_whose_own_files_win(tmp_path: Path) -> None:
+    assert "would write" in run("init", "p", "--dry-run", cwd=tmp_path).stdout
+    assert not (tmp_path / "p").exists()
+    assert run("init", "p", cwd=tmp_path).returncode == 0
+    project = tmp_path / "p"
+    assert (project / "matrix.yaml").read_bytes() == (shipped_data() / "matrix.yaml").read_bytes()
+    assert os.access(project / "dockerfiles/files/entrypoint", os.X_OK)
+    assert run("init", "p", cwd=tmp_path).returncode == 0, "the same files again are no conflict"
+    (project / "matrix.yaml").write_text((project / "matrix.yaml").read_text().replace("imgbuild", "mine", 2))
+    refused = run("init", "p", cwd=tmp_path)
+    assert (refused.returncode, "--force" in refused.stderr) == (5, True)
+    ran = run("matrix", "--format", "json", cwd=project)
+    assert ran.stderr == ""
+    assert {cell["repository"] for cell in json.loads(ran.stdout)["cells"]} == {"mine/pytorch"}
+    assert run("init", "p", "--force", cwd=tmp_path).returncode == 0
+    assert (project / "matrix.yaml").read_bytes() == (shipped_data() / "matrix.yaml").read_bytes()
+
+
+def test_render_writes_checks_and_notices_what_differs(tmp_path: Path) -> None:
+    assert run("render", "-o", "out", "--check", cwd=tmp_path).returncode == 13
+    assert not (tmp_path / "out").exists()
+    assert "would write" in run("render", "-o", "out", "--dry-run", cwd=tmp_path).stdout
+    assert not (tmp_path / "out").exists()
+    assert run("render", "-o", "out", cwd=tmp_path).returncode == 0
+    assert run("render", "-o", "out", "--check", cwd=tmp_path).returncode == 0
+    dockerfile = tmp_path / "out/torch-2.13.0-cpu-py3.11.Dockerfile"
+    dockerfile.write_text(dockerfile.read_text() + "RUN true\n")
+    (tmp_path / "out/old.Dockerfile").write_text("FROM x\n")
+    ran = run("render", "-o", "out", "--check", cwd=tmp_path)
+    assert ran.returncode == 13
+    assert "differs: out/torch-2.13.0-cpu-py3.11.Dockerfile" in ran.stdout
+    assert "belongs to no cell: out/old.Dockerfile" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "message"),
+    [
+        ("version: 1", "version: 2", 5, "matrix.yaml:3:10"),
+        ("axes:", "axis:", 5, "did you mean `axes`?"),
+        ("torch==2.13.0]", "torhc==2.13.0]", 5, "did you mean `torch`?"),
+        ("aliases:", "  - [: broken", 5, "matrix.yaml:"),
+        ("pytorch.Dockerfile.j2", "pytroch.Dockerfile.j2", 6, "did you mean `pytorch.Dockerfile.j2`?"),
+        ("constraints/torch-", "constraints/other-", 6, "there is no constraints/other-2.13.0-py3.11.txt"),
+    ],
+)
+def test_bad_input_has_one_message_and_its_own_exit_code(
+    tmp_path: Path, old: str, new: str, code: int, message: str
+) -> None:
+    text = (shipped_data() / "matrix.yaml").read_text()
+    assert old in text
+    (tmp_path / "matrix.yaml").write_text(text.replace(old, new, 1))
+    ran = run("render", "-o", "out", cwd=tmp_path)
+    assert ran.returncode == code, ran.stderr
+    assert message in ran.stderr
+    assert ran.stderr.count("error: ") == 1
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_that_does_not_render_is_named_with_its_line(tmp_path: Path) -> None:
+    assert run("init", ".", cwd=tmp_path).returncode == 0
+    template = tmp_path / "dockerfiles/pytorch.Dockerfile.j2"
+    text = template.read_text()
+    line = text.count("\n") + 1
+    template.write_text(text + "{{ nothing }}\n")
+    ran = run("render", cwd=tmp_path)
+    assert ran.returncode == 6
+    assert f"pytorch.Dockerfile.j2:{line}:1: " in ran.stderr
+    assert "'nothing' is undefined" in ran.stderr
+    template.write_text(text)
+    assert run("render", cwd=tmp_path).returncode == 0
+
+
+def test_selectors_that_match_nothing_warn_and_an_empty_selection_is_a_usage_error(tmp_path: Path) -> None:
+    ran = run("matrix", "*-horovod", "no-such-*", cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "no-such-*" in ran.stderr
+    ran = run("matrix", "--only", "python=3.9", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "no cell is selected" in ran.stderr
+
+
+def test_no_engine(tmp_path: Path) -> None:
+    for arguments in (("build",), ("check", "--image", "x"), ("build", "--dry-run")):
+        ran = run(*arguments, cwd=tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+        assert ran.returncode == 7, ran.stderr
+        assert ran.stderr.count("error: ") == 1
+        assert "none.sock" in ran.stderr
+
+
+def test_a_socket_on_which_nobody_listens(tmp_path: Path) -> None:
+    path = tmp_path / "dead.sock"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.close()
+    ran = run("build", cwd=tmp_path, DOCKER_HOST=f"unix://{path}")
+    assert ran.returncode == 7, ran.stderr
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ran = run("build", cwd=tmp_path, IMGBUILD_STATE_DIR=f"{tmp_path}/file/state", DOCKER_HOST="unix:///nowhere")
+    assert ran.returncode in (7, 17)
+    assert "Traceback" not in ran.stderr
+
+
+def test_doctor_reports_every_line_and_fails_when_one_does(tmp_path: Path) -> None:
+    ran = run("doctor", "--format", "json", cwd=tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert ran.returncode == 14
+    findings = {finding["name"]: finding for finding in json.loads(ran.stdout)["findings"]}
+    assert findings["engine"]["status"] == "failed"
+    assert findings["engine"]["mend"]
+    assert findings["BuildKit"]["status"] == "not_run"
+    assert findings["state directory"]["status"] == "passed"
+
+
+def test_listing_cells_imports_nothing_slow(tmp_path: Path) -> None:
+    program = (
+        "import sys; from builder.cli import cli; cli(['matrix'], standalone_mode=False);"
+        "print(sorted({'docker', 'jinja2', 'h2', 'requests'} & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("imgbuild")
+    ran = subprocess.run(
+        ["sh", "-c", f"'{program}' matrix --format json | true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_defect_of_our_own_is_kept_in_a_file_and_not_shown_as_a_traceback(tmp_path: Path) -> None:
+    program = (
+        "import builder.cli, builder.project\n"
+        "def broken(*_): raise ZeroDivisionError('at https://user:secret@host/x')\n"
+        "builder.project.find_project = broken\n"
+        "import sys; sys.argv = ['imgbuild', 'matrix']; builder.cli.main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 70
+    assert "Traceback" not in ran.stderr
+    assert "secret" not in ran.stderr
+    (report,) = tmp_path.glob("imgbuild-defect-*.txt")
+    assert "ZeroDivisionError" in report.read_text()
+    assert "secret" not in report.read_text()
