@@ -33,7 +33,7 @@ def promote(engine: Engine, image_id: str, references: Iterable[str]) -> tuple[s
                 continue
             moved.append((reference, before.id if before else None))
             tag(engine, image_id, reference)
-    except EngineError:
+    except BaseException:
         for reference, previous in reversed(moved):
             _restore(engine, reference, previous)
         raise

@@ -8,13 +8,9 @@ import re
 from builder.engine.address import Address
 from builder.engine.errors import DiskFull, EngineRefused, EngineUnavailable
 
-
-PRUNE = (
-    "free space with: docker image prune; docker builder prune   (restart the engine if that frees nothing: it then "
-    "removes what was broken off)"
-)
-"""What mends a full disk. A transfer that the disk cut short is in no list of the engine, so no prune finds it; the
-engine clears it when it starts."""
+PRUNE = "free space with: docker image prune; docker builder prune; where that frees nothing, restart the engine"
+"""What mends a full disk. Of a transfer that the disk cut short, the engine knows nothing that it could prune; it
+removes what is left of it when it starts."""
 
 _NO_SPACE = re.compile(r"no space left on device|\[Errno 28\]|disk quota exceeded", re.IGNORECASE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import time
 import uuid
@@ -44,6 +45,11 @@ class Small:
     address: str
     base: str
 
+    @property
+    def disk(self) -> Path:
+        """The engine's disk."""
+        return Path(self.engine.info().root_dir)
+
     def build(self, body: str, *, context: FileTree | None = None, events: list[Event] | None = None) -> BuildResult:
         """Builds from the tiny image; nothing of it is cached."""
         dockerfiles = FileTree()
@@ -63,24 +69,17 @@ class Small:
         return tags, containers
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The address of the engine with the small disk. The tests are not run where there can be none."""
+@pytest.fixture
+def small(pytestconfig: pytest.Config) -> Iterator[Small]:
+    """An engine with a small disk and nothing on it but the tiny image. Not run where there can be none.
+
+    Each test has its own: what a transfer leaves that the disk cut short, the engine removes only when it starts.
+    """
     if lacking := needed():
         pytest.skip(f"not run: {lacking}")
-    with small_engine(DISK) as started:
-        yield started
-
-
-@pytest.fixture
-def small(address: str, pytestconfig: pytest.Config) -> Iterator[Small]:
-    """The engine, with nothing on its disk but the tiny image."""
-    with Engine.connect(address) as engine:
+    with small_engine(DISK) as address, Engine.connect(address) as engine:
         base = import_root(engine, root_archive(pytestconfig), "tiny", label="imgbuild-test=full")
         yield Small(engine=engine, address=address, base=base)
-        # What the message's hint says, in the end, so that the next test finds room: that it helps is part of it.
-        for path in ("/build/prune?all=1", "/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D"):
-            engine.call("POST", path, doing="prune").close()
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -146,3 +145,78 @@ def test_an_archive_that_does_not_fit(small: Small, tmp_path: Path) -> None:
             load_archive(small.engine, image.pieces())
         assert PRUNE in caught.value.hint
     assert small.left == (["loaded:8"], [])
+
+
+def test_a_check_whose_files_do_not_fit(small: Small) -> None:
+    request = RunRequest(image=small.base, command=("true",), files={"big": bytes(1 << 20)}, deadline=30)
+    assert run(small.engine, request).exit_code == 0
+    fill(small)
+    with pytest.raises(DiskFull, match="the engine's disk is full") as caught:
+        run(small.engine, request)
+    assert PRUNE in caught.value.hint
+    assert small.left == ([], [])
+
+
+def fill(small: Small) -> None:
+    """Leaves no byte on the engine's disk."""
+    with (small.disk / "fill").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(small.disk).free)
+
+
+MATRIX = """\
+version: 1
+repository: unused
+axes: {framework: [torch==2.13.0], cuda: [cpu], python: ["3.11"]}
+bases:
+  bookworm:
+    image: debian:bookworm-slim
+    bootstrap: {distribution: debian, suite: bookworm}
+    python: ["3.11"]
+frameworks:
+  torch: {image: pytorch, template: t.j2, constraints: c.txt}
+defaults: {base: bookworm}
+tags: ["{version}"]
+"""
+
+
+def test_the_command(small: Small, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    name_as_base(small, pytestconfig, tmp_path, "full")
+    root = tmp_path / "project"
+    (root / "dockerfiles").mkdir(parents=True)
+    (root / "matrix.yaml").write_text(MATRIX)
+    (root / "dockerfiles/c.txt").write_text("torch==2.13.0+cpu\npip==26.3\n")
+    environment = {**os.environ, "DOCKER_HOST": small.address, "IMGBUILD_STATE_DIR": str(tmp_path / "state")}
+    arguments = ["build", "--bases", "bootstrap", "--no-check", "--repository", "full"]
+    template = "ARG BASE=x\nFROM ${{BASE}}\n# {{{{ file(cell.framework.constraints) }}}}\n"
+    template += "RUN dd if=/dev/zero of=/big bs=1M count={}\n"
+
+    (root / "dockerfiles/t.j2").write_text(template.format(TOO_MUCH >> 20))
+    before = small.left
+    began = time.monotonic()
+    ran = imgbuild(*arguments, environment=environment, cwd=root)
+    assert ran.code == 12, ran.out + ran.err
+    assert time.monotonic() - began < 60
+    assert ran.out.count("the engine's disk is full") == 1
+    assert ran.out.count(PRUNE) == 1
+    assert small.left == before
+
+    (root / "dockerfiles/t.j2").write_text(template.format(1))
+    ran = imgbuild(*arguments, environment=environment, cwd=root)
+    assert ran.code == 0, ran.out + ran.err
+    assert len(small.left[0]) == len(before[0]) + 1
+
+
+def name_as_base(small: Small, config: pytest.Config, tmp_path: Path, repository: str) -> None:
+    """Gives the engine the tiny root as what the matrix's base has been made into."""
+    recipe = BootstrapRecipe(suite="bookworm", architecture=small.engine.info().architecture)
+    packages = "0" * 64
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(root_archive(config))
+    image = ImageArchive(
+        layer=layer,
+        architecture=recipe.architecture,
+        created=1_000_000_000,
+        labels={RECIPE_LABEL: recipe.sha256, PACKAGES_LABEL: packages},
+        reference=base_reference(recipe, packages, f"{repository}/base"),
+    )
+    load_archive(small.engine, image.pieces())
