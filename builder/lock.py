@@ -105,8 +105,9 @@ class Resolver:
         choice = _choice_key(self.engine, base)
         if self.mode is Bases.AUTO and base.bootstrap is not None:
             remembered = self.records.get(CHOICES, choice)
-            if remembered is not None and self._find(base) is not None:
-                return self._bootstrapped(base, f"auto chose it earlier: {remembered.get('why')}")
+            found = self._find(base) if remembered is not None else None
+            if remembered is not None and found is not None:
+                return _bootstrap_pin(base, found, f"auto chose it earlier: {remembered.get('why')}")
         try:
             digest = _digest(self.engine, base)
         except RegistryUnreachable as error:
@@ -137,13 +138,7 @@ class Resolver:
             if not self.make:
                 return None
             found = self._make(base, why)
-        return BasePin(
-            name=base.name,
-            source=Bases.BOOTSTRAP,
-            reference=found.reference,
-            identity=f"bootstrap:{found.recipe_sha256}:{found.packages_sha256}",
-            why=why,
-        )
+        return _bootstrap_pin(base, found, why)
 
     def _make(self, base: Base, why: str) -> BootstrappedBase:
         recipe = _recipe(self.engine, base)
@@ -161,6 +156,16 @@ class Resolver:
             )
         except BaseUnavailable as error:
             raise BaseError(error.message, where=f"base {base.name}", hint=error.hint) from None
+
+
+def _bootstrap_pin(base: Base, found: BootstrappedBase, why: str) -> BasePin:
+    return BasePin(
+        name=base.name,
+        source=Bases.BOOTSTRAP,
+        reference=found.reference,
+        identity=f"bootstrap:{found.recipe_sha256}:{found.packages_sha256}",
+        why=why,
+    )
 
 
 def _choice_key(engine: Engine, base: Base) -> str:

@@ -82,6 +82,7 @@ class Engine:
         self.address = address
         self._buildkit = buildkit
         self._tunnel = tunnel
+        self._info: EngineInfo | None = None
 
     @classmethod
     def connect(
@@ -200,11 +201,16 @@ class Engine:
         return decoded
 
     def info(self) -> EngineInfo:
-        """Asks the engine about itself.
+        """What the engine says about itself, asked once: none of it changes while it runs.
 
         Raises:
             EngineUnavailable: it does not answer.
         """
+        if self._info is None:
+            self._info = self._ask()
+        return self._info
+
+    def _ask(self) -> EngineInfo:
         doing = "ask the engine about itself"
         answer = fields.mapping(self.call_json("GET", "/info", doing=doing))
         status = {
