@@ -130,10 +130,12 @@ def test_usable_engine_is_read_field_by_field(place: Path) -> None:
 def test_devices_by_cdi_count_as_gpu(place: Path) -> None:
     without = {**_INFO, "Runtimes": {"runc": {}}}
     fake = Fake(info=(200, without))
-    with _serving(place, fake) as address, Engine.connect(address, environ={}) as engine:
-        assert not engine.info().gpu
+    with _serving(place, fake) as address:
+        with Engine.connect(address, environ={}) as engine:
+            assert not engine.info().gpu
         fake.info = (200, {**without, "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}]})
-        assert (engine.info().gpu, engine.info().cdi_gpu) == (True, True)
+        with Engine.connect(address, environ={}) as engine:
+            assert (engine.info().gpu, engine.info().cdi_gpu) == (True, True)
 
 
 @pytest.mark.parametrize(
