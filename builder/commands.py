@@ -114,6 +114,7 @@ def check_cells(
     records = Records(site.state_dir)
     outcomes: list[Outcome] = []
     with _engine(site) as engine:
+        _require_gpus(engine, gpus)
         pins = Resolver(
             engine=engine,
             mode=Bases.AUTO,
@@ -164,6 +165,7 @@ def check_reference(
         project, its_cell = cell
         wanted = expectation(render_all([its_cell], project.dockerfiles, project.shipped_dockerfiles)[0])
     with _engine(site) as engine:
+        _require_gpus(engine, gpus)
         image = inspect(engine, reference)
         if image is None:
             raise ImageMissing(f"this engine holds no image {reference}", hint=f"docker pull {reference}")
@@ -180,6 +182,14 @@ def _engine(site: Site) -> Iterator[Engine]:
         engine.require_buildkit()
         reap(engine)
         yield engine
+
+
+def _require_gpus(engine: Engine, gpus: bool) -> None:
+    if gpus and not engine.info().gpu:
+        raise CheckIncomplete(
+            "checks on a GPU cannot run: this engine can give containers none",
+            hint="install the NVIDIA container toolkit for it, or check without --gpus",
+        )
 
 
 _OUTCOMES = {

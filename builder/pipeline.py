@@ -29,7 +29,7 @@ from builder.check import (
     suite,
 )
 from builder.engine.connection import Engine
-from builder.engine.errors import BuildFailed, EngineError
+from builder.engine.errors import BuildFailed, DiskFull, EngineError, FailedStep
 from builder.engine.images import list_images
 from builder.engine.session import Session
 from builder.engine.trace import Event
@@ -223,6 +223,7 @@ class _Run:
         self._memory = CheckMemory(foundry.records, suite().sha256)
         self._checking = threading.Semaphore(max(1, options.checks))
         self._labels = _labels(foundry.project)
+        self._full = threading.Event()
 
     def carry(self, action: Action) -> Outcome:
         """One cell, from its action to its outcome; whatever goes wrong is in the outcome."""
@@ -231,6 +232,9 @@ class _Run:
         try:
             if self._foundry.cancel.is_set():
                 return progress.outcome(Status.CANCELLED, exit_code=130, reasons=("not started",))
+            if self._full.is_set() and not action.nothing:
+                reasons = ("not started: the engine's disk is full",)
+                return progress.outcome(Status.CANCELLED, exit_code=DiskFull.exit_code, reasons=reasons)
             if action.nothing:
                 progress.image_id = action.image_id or ""
                 status = Status.UNCHANGED if self._options.check else Status.BUILT
@@ -238,8 +242,11 @@ class _Run:
                 return progress.outcome(status, references=references, reasons=(action.why,))
             with self._lock(action):
                 return self._carry_locked(action, progress)
+        except DiskFull as error:
+            self._full.set()
+            return self._failed(progress, error.exit_code, error.message, error.hint, _step_lines(error.step))
         except BuildFailed as error:
-            return self._failed(progress, error.exit_code, error.message, error.hint, _step_lines(error))
+            return self._failed(progress, error.exit_code, error.message, error.hint, _step_lines(error.step))
         except EngineError as error:
             return self._failed(progress, error.exit_code, error.message, error.hint)
         except ImgbuildError as error:
@@ -384,8 +391,7 @@ def check_lines(run: CheckRun) -> tuple[CheckLine, ...]:
     )
 
 
-def _step_lines(error: BuildFailed) -> tuple[str, ...]:
-    step = error.step
+def _step_lines(step: FailedStep | None) -> tuple[str, ...]:
     if step is None:
         return ()
     where = f" (Dockerfile line {step.lines[0]})" if step.lines else ""

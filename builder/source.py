@@ -269,6 +269,13 @@ def parse(text: str, name: str) -> Node:
             where=where,
             hint="quote a value that begins with `*`" if alias else "",
         ) from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML takes the numbers in an escape and in a %YAML line as they come.
+        raise ConfigError(
+            "this is not valid YAML: the number of a character, or of YAML's version, is out of range",
+            where=name,
+            hint='look for "\\U" in double quotes, and for a line that begins with "%YAML"',
+        ) from error
 
 
 class _Mark(Protocol):

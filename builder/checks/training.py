@@ -254,6 +254,13 @@ def train_mixed(device: str, dtype: torch.dtype) -> dict[str, Any]:
 def train_scaled(device: str, scaler: Any) -> dict[str, Any]:
     """Trains in float16 with a gradient scaler, then provokes an overflow, which the scaler must skip."""
     training = new_training(2, device, torch.float16, scaler)
+    error, bound = _unscaled_error(device), gradient_bound(torch.float16)
+    # AdamW takes the same steps whatever its gradients are multiplied with, so that the training below cannot tell.
+    expect(
+        0 < error <= bound,
+        f"the unscaled gradient in float16 differs from float32 by {error:.2e} of its norm, "
+        f"roundings explain more than 0 and at most {bound:.2e}",
+    )
     before = training.evaluate(None)[0]
     skipped, scale = 0, float(scaler.get_scale())
     with watched(training.model) as seen:
@@ -264,6 +271,7 @@ def train_scaled(device: str, scaler: Any) -> dict[str, Any]:
             skipped, scale = skipped + (now < scale), now
     after = training.evaluate(None)[0]
     measured = {"loss_before": before, "loss_after": after, "skipped": skipped, "scale": scale}
+    measured |= {"gradient_error": error, "gradient_bound": bound}
     expect_mixed(training.model, seen, torch.float16)
     expect(math.isfinite(scale) and scale > 0, f"the gradient scale is {scale}", **measured)
     expect(
@@ -286,3 +294,15 @@ def train_scaled(device: str, scaler: Any) -> dict[str, Any]:
         **measured,
     )
     return measured
+
+
+def _unscaled_error(device: str) -> float:
+    """How far the gradient in float16, scaled and unscaled again, is from the float32 gradient."""
+    batch = language.texts(BATCH, 0, device)
+    reference = new_training(2, device)
+    reference.loss(batch).backward()
+    # Small enough that nothing overflows, and large enough that no gradient that counts is lost.
+    training = new_training(2, device, torch.float16, torch.amp.GradScaler(device, init_scale=2.0**10))
+    training.scaler.scale(training.loss(batch)).backward()
+    training.scaler.unscale_(training.optimizer)
+    return relative_error(gradient(training.model), gradient(reference.model))

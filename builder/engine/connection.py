@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ class Engine:
         Args:
             doing: what it is for, to complete the sentence "cannot …".
             timeout: seconds to wait for each read; None for the connection's own.
-            stream: True leaves the body unread; the caller closes the response.
+            stream: True leaves the body unread; the caller reads it within `reading`.
 
         Raises:
             EngineRefused: the engine answered with an error status.
@@ -180,6 +181,17 @@ class Engine:
         except requests.RequestException as error:
             raise unreachable(error, self.address, doing) from error
         return response
+
+    @contextmanager
+    def reading(self, response: requests.Response, doing: str) -> Iterator[requests.Response]:
+        """Closes a streamed answer in the end, read or not; raises EngineUnavailable when it breaks off."""
+        import requests
+
+        try:
+            with response:
+                yield response
+        except requests.RequestException as error:
+            raise unreachable(error, self.address, doing) from error
 
     def call_json(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote
@@ -143,10 +143,13 @@ class Server:
             self._connection.initiate_connection()
             self._flush()
             while received := self._source.read1(256 * 1024):
-                for event in self._connection.receive_data(received):
-                    self._handle(event)
-                    if isinstance(event, h2.events.ConnectionTerminated):
-                        return
+                events = self._connection.receive_data(received)
+                if any(isinstance(event, h2.events.ConnectionTerminated) for event in events):
+                    return
+                # h2 has taken them all in already: on a stream that one of them ends, nothing may be sent any more.
+                over = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
+                for event in events:
+                    self._handle(event, over)
                 self._pump()
             self._connection.close_connection()
             self._flush()
@@ -159,9 +162,10 @@ class Server:
             for stream in self._streams.values():
                 _close(stream.output)
 
-    def _handle(self, event: h2.events.Event) -> None:
+    def _handle(self, event: h2.events.Event, over: Collection[int]) -> None:
         if isinstance(event, h2.events.RequestReceived):
-            self._open(event.stream_id, event.headers)
+            if event.stream_id not in over:
+                self._open(event.stream_id, event.headers)
         elif isinstance(event, h2.events.DataReceived):
             size = event.flow_controlled_length
             if size:
@@ -238,7 +242,9 @@ class Server:
         trailers = [("grpc-status", str(stream.status))]
         if stream.message:
             # gRPC's own quoting of this header: percent, for all but printable ASCII.
-            trailers.append(("grpc-message", quote(stream.message[:4000], safe=" !/:,;='()[]")))
+            # Names of files may hold bytes that are no UTF-8.
+            quoted = quote(stream.message[:4000], safe=" !/:,;='()[]", errors="replace")
+            trailers.append(("grpc-message", quoted))
         self._connection.send_headers(stream_id, trailers, end_stream=True)
         _close(stream.output)
         del self._streams[stream_id]

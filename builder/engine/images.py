@@ -19,17 +19,10 @@ from builder.engine.reference import Reference
 
 _CHUNK = 1 << 20
 _NEVER = datetime.fromtimestamp(0, tz=timezone.utc)
-_UNREACHABLE = (
-    "no such host",
-    "connection refused",
-    "timeout",
-    "deadline exceeded",
-    "temporary failure",
-    "network is unreachable",
-    "no route to host",
-    "connection reset",
-    "eof",
-    "server misbehaving",
+# As words of their own: a repository may be called team/geofence, and stands in most messages.
+_UNREACHABLE = re.compile(
+    r"(?<![\w/.-])(?:no such host|connection refused|timeout|deadline exceeded|temporary failure"
+    r"|network is unreachable|no route to host|connection reset|eof|server misbehaving)(?![\w/-])"
 )
 
 
@@ -191,7 +184,7 @@ def load_archive(engine: Engine, source: Path | Iterable[bytes], *, timeout: flo
     """
     doing = "load an image"
     body = _pieces(source) if isinstance(source, Path) else source
-    with engine.call(
+    response = engine.call(
         "POST",
         "/images/load",
         doing=doing,
@@ -200,7 +193,8 @@ def load_archive(engine: Engine, source: Path | Iterable[bytes], *, timeout: flo
         headers={"Content-Type": "application/x-tar"},
         timeout=timeout,
         stream=True,
-    ) as response:
+    )
+    with engine.reading(response, doing):
         for line in response.iter_lines():
             event = _decoded(line)
             error = fields.text(event.get("error"))
@@ -244,8 +238,8 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
             headers=headers,
         )
     except EngineRefused as refused:
-        said = refused.message.lower()
-        if any(sign in said for sign in _UNREACHABLE):
+        said = refused.message.replace(reference, "").lower()
+        if _UNREACHABLE.search(said):
             raise RegistryUnreachable(
                 f"{host} is unreachable from the engine: {refused.message}",
                 hint="check the engine's network and proxy, or use a base that is made without a registry",

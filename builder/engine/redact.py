@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import threading
 
+from builder.engine.urls import SHORTEST_SECRET, redact_urls, url_secrets
+
 MASK = "***"
 
-_SHORTEST = 4
-"""Shorter values are not looked for: they would mask ordinary text, and protect nothing."""
-
-_URL_LOGIN = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
 _NAMED_VALUE = re.compile(r"(?i)(?:password|passwd|token|secret|api[-_]?key)['\"]?[\s:=]+['\"]?([^\s'\"]+)")
 
 
 class Redactor:
-    """Masks known secret values, and the passwords of URLs. Safe to use from several threads."""
+    """Masks known secret values, and the credentials in URLs. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,16 +23,16 @@ class Redactor:
     def learn(self, secret: bytes) -> None:
         """Takes the content of a secret.
 
-        A value of one word is masked as it is. Of a file, such as pip.conf or .netrc, the passwords of its URLs and
-        the values after words such as `password` are: masking every line of it would hide ordinary text.
+        A value of one word is masked as it is. Of a file, such as pip.conf or .netrc, the credentials in its URLs
+        and the values after words such as `password` are: masking every line of it would hide ordinary text.
         """
         text = secret.decode("utf-8", "replace").strip()
-        values = {password for _, password in _URL_LOGIN.findall(text)}
+        values = url_secrets(text)
         values.update(_NAMED_VALUE.findall(text))
         if "://" not in text and not re.search(r"\s", text):
             values.add(text)
         with self._lock:
-            self._known.update(v for v in values if len(v) >= _SHORTEST)
+            self._known.update(v for v in values if len(v) >= SHORTEST_SECRET)
             # The longest first, so that a value that contains another is masked whole.
             ordered = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None
@@ -45,4 +43,4 @@ class Redactor:
             pattern = self._pattern
         if pattern is not None:
             text = pattern.sub(MASK, text)
-        return _URL_LOGIN.sub(rf"\1:{MASK}@", text) if "://" in text else text
+        return redact_urls(text) if "://" in text else text

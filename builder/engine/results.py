@@ -36,11 +36,12 @@ class Results:
     def read(self, engine: Engine, name: str, directory: str, output: str) -> None:
         """Reads the file `output` in `directory` of the container `name`; a missing file is no error."""
         path = f"{directory}/{output}"
+        doing = f"read the result {output}"
         try:
             response = engine.call(
                 "GET",
                 f"/containers/{name}/archive",
-                doing=f"read the result {output}",
+                doing=doing,
                 params={"path": path},
                 stream=True,
             )
@@ -49,7 +50,7 @@ class Results:
                 return
             raise
         # Leaving the block closes the connection; what was not read is never sent.
-        with response:
+        with engine.reading(response, doing):
             self._take(response, output, self._cap)
 
     def _take(self, response: requests.Response, output: str, cap: int) -> None:
@@ -117,13 +118,15 @@ def _stat(header: str) -> Mapping[str, object] | None:
 def log_tail(engine: Engine, name: str, cap: int) -> str:
     """The last `cap` bytes of what the container wrote, without the engine's frame headers."""
     tail = bytearray()
-    with engine.call(
+    doing = "read the container's output"
+    response = engine.call(
         "GET",
         f"/containers/{name}/logs",
-        doing="read the container's output",
+        doing=doing,
         params={"stdout": True, "stderr": True, "tail": _LOG_LINES},
         stream=True,
-    ) as response:
+    )
+    with engine.reading(response, doing):
         reader = StreamReader(response)
         # Each frame: one byte for the stream, three of zero, four for the length.
         while len(head := reader.read(8)) == 8:

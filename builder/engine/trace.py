@@ -7,7 +7,6 @@ change is one event and each written line another.
 from __future__ import annotations
 
 import base64
-import binascii
 import codecs
 import re
 from collections.abc import Iterator
@@ -140,7 +139,7 @@ class TraceDecoder:
         """
         try:
             message = base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise wire.WireError(f"a trace message is no base64: {error}") from error
         events: list[Event] = []
         # A step's last lines may come in the same message as its end, which has the lower field number.

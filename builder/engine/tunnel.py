@@ -40,28 +40,28 @@ class Tunnel:
             EngineUnavailable: ssh is not installed, refuses the host or the user, or does not get
                 through.
         """
-        parts = urllib.parse.urlsplit(url)
-        host = parts.hostname or ""
+        try:
+            parts = urllib.parse.urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise EngineUnavailable(f"{url!r} is no address: {error}", hint="write ssh://user@host:port") from error
         if not host or host.startswith("-") or (parts.username or "").startswith("-"):
             raise EngineUnavailable(f"{url!r} names no host", hint="write ssh://user@host")
+        if shutil.which("ssh") is None:
+            raise EngineUnavailable(f"{url} needs the ssh command", hint="sudo apt-get install openssh-client")
         directory = Path(tempfile.mkdtemp(prefix="imgbuild-ssh-"))
         remote = parts.path if parts.path not in ("", "/") else REMOTE_SOCKET
         command = ["ssh", "-nNT", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15"]
         command += ["-L", f"{directory / 'docker.sock'}:{remote}"]
-        command += ["-p", str(parts.port)] if parts.port else []
+        command += ["-p", str(port)] if port else []
         command += ["-l", urllib.parse.unquote(parts.username)] if parts.username else []
-        try:
-            process = subprocess.Popen(
-                [*command, "--", host],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        except FileNotFoundError as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise EngineUnavailable(
-                f"{url} needs the ssh command", hint="sudo apt-get install openssh-client"
-            ) from error
+        process = subprocess.Popen(
+            # A terminal sends Ctrl-C to ssh too, but cancelling on the far engine still needs the tunnel.
+            ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command, "--", host],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         tunnel = cls(process, directory)
         try:
             tunnel._wait(host, time.monotonic() + timeout)

@@ -150,4 +150,6 @@ def _await(condition: Callable[[], bool], what: str) -> None:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        pytest.fail(f"{' '.join(command)}: {ran.stderr.strip()}", pytrace=False)

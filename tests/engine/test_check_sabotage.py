@@ -174,6 +174,24 @@ def _crash(self, *rest, **named):
 autocast.__init__ = _crash
 """
 
+SHUTDOWN_CRASHES = """
+
+import os as _os, signal as _signal
+
+def shutdown():
+    _os.kill(_os.getpid(), _signal.SIGSEGV)
+"""
+
+SCALER_DOES_NOT_UNSCALE = """
+
+_unscale = GradScaler._unscale_grads_
+
+def _unscale_by_one(self, optimizer, inv_scale, found_inf, allow_fp16):
+    return _unscale(self, optimizer, inv_scale * 0 + 1, found_inf, allow_fp16)
+
+GradScaler._unscale_grads_ = _unscale_by_one
+"""
+
 
 def test_an_allreduce_that_returns_its_input(engine: Engine, child: Build, expectation: Expectation) -> None:
     image = child(write("$SITE/horovod/torch/mpi_ops.py", ALLREDUCE_RETURNS_ITS_INPUT, append=True))
@@ -215,6 +233,24 @@ def test_a_crash_by_signal_costs_only_its_check(engine: Engine, child: Build, ex
     assert found["torch.accumulate"] is Status.PASSED
     assert found["horovod.gradients"] is Status.PASSED
     assert found["horovod.weights"] is Status.FAILED
+
+
+def test_ranks_that_crash_after_their_work(engine: Engine, child: Build, expectation: Expectation) -> None:
+    image = child(write("$SITE/horovod/torch/__init__.py", SHUTDOWN_CRASHES, append=True))
+    run = check_image(engine, image, expectation, deadline=DEADLINE)
+    assert run.verdict.status is VerdictStatus.FAILED
+    reason = "horovod.ranks: both ranks did their work, but horovodrun ended with exit code"
+    assert [told[: len(reason)] for told in run.verdict.reasons] == [reason]
+    assert statuses(run)["horovod.weights"] is Status.PASSED
+
+
+def test_a_scaler_that_does_not_unscale(engine: Engine, child: Build, expectation: Expectation) -> None:
+    """AdamW trains all the same with it: only the gradients themselves tell."""
+    image = child(write("$SITE/torch/amp/grad_scaler.py", SCALER_DOES_NOT_UNSCALE, append=True))
+    run = check_image(engine, image, expectation, deadline=DEADLINE)
+    assert run.verdict.status is VerdictStatus.FAILED
+    cause = "torch.train.scaler: the unscaled gradient in float16 differs from float32"
+    assert [told[: len(cause)] for told in run.verdict.reasons] == [cause]
 
 
 def test_another_torch_than_the_cell_says(engine: Engine, child: Build, expectation: Expectation) -> None:

@@ -417,7 +417,9 @@ def test_interrupt_stops_the_step(workshop: Workshop, engine: Engine) -> None:
 def _goes_on_after(workshop: Workshop, engine: Engine, end: Callable[[threading.Event, Event], None]) -> bool:
     """Whether a step that counts goes on counting after the build was ended."""
     mount = f"RUN --mount=type=cache,id={workshop.unique},target=/c "
-    count = mount + "echo started; i=0; while true; do i=$((i+1)); echo $i > /c/n; sleep 0.05; done"
+    # Never half written: the step is killed at any point.
+    step = "i=$((i+1)); echo $i > /c/next; mv /c/next /c/n; sleep 0.05"
+    count = mount + f"i=0; echo 0 > /c/n; echo started; while true; do {step}; done"
     look = mount + "a=$(cat /c/n); sleep 0.5; b=$(cat /c/n); echo counted $a; test $a = $b || echo goes on"
     cancel = threading.Event()
     heard: list[float] = []

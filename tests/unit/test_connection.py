@@ -316,6 +316,12 @@ def test_ssh_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "Permission denied (publickey)" in error.message
     assert "-oProxyCommand" not in error.hint
     assert "names no host" in _refused("ssh://-oProxyCommand=x").message
+    assert "is no address" in _refused("ssh://gpu.example:99999").message
+
+
+def test_ssh_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "openssh-client" in _refused("ssh://me@gpu.example").hint
 
 
 def test_ssh_forwards_a_socket(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,3 +340,19 @@ def test_ssh_forwards_a_socket(place: Path, tmp_path: Path, monkeypatch: pytest.
         assert forwarded.is_symlink()
     assert not forwarded.parent.exists()
     assert (tmp_path / "arguments").read_text() == "-p 2222 -l me -- gpu.example\n"
+
+
+def test_ctrl_c_does_not_cut_the_tunnel_off(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sends SIGINT to the whole group of processes; what is to be cancelled lies behind the tunnel."""
+    program = tmp_path / "ssh"
+    program.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -L ]; do shift; done\nln -s "${2#*:}" "${2%%:*}"\nkill -INT $$\nexec sleep 60\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with _serving(place, Fake()), Engine.connect(f"ssh://me@gpu.example{place}", environ={}) as engine:
+        process = engine._tunnel._process  # type: ignore[union-attr]
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert engine.info().version == "26.1.5"
+    assert process.poll() is not None

@@ -328,3 +328,8 @@ class TestRedaction:
         site = _site(index_url="https://me:s3cr%2Ft@a.example", proxies={"http": "http://onlytoken@p.example"})
         text = redact("login me with s3cr%2Ft or s3cr/t or onlytoken failed", site)
         assert text == "login me with *** or *** or *** failed"
+
+    def test_what_is_no_secret_is_told(self) -> None:
+        site = _site(engine="ssh://ubuntu@gpu.example", index_url="https://a.example:8080/team@corp/simple")
+        text = "ubuntu:22.04 from a.example:8080/team"
+        assert redact(text, site) == text

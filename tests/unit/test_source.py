@@ -194,6 +194,8 @@ def test_choice_names_the_nearest() -> None:
         ('a: "\\u2028"', "m.yaml:1:4", "`a` contains the control character U+2028"),
         ("a: x\u202ey", "m.yaml:1:4", "`a` contains the control character U+202E"),
         ('"k\\nl": x', "m.yaml:1:1", "a key of the file contains the control character U+000A"),
+        ('a: "\\U00110000"', "m.yaml", "this is not valid YAML: the number of a character"),
+        ('a: "\\UFFFFFFFF"', "m.yaml", "this is not valid YAML: the number of a character"),
         ("b: 1\na: \x07", "m.yaml:2:4", "the character U+0007 is not allowed in YAML"),
     ],
 )

@@ -112,7 +112,7 @@ def test_progress_and_warnings() -> None:
     ]
 
 
-@pytest.mark.parametrize("broken", ["!!!", base64.b64encode(b"\x0a\x05ab").decode(), "aGFsZ"])
+@pytest.mark.parametrize("broken", ["!!!", base64.b64encode(b"\x0a\x05ab").decode(), "aGFsZ", "\u00e9"])
 def test_what_is_no_trace_is_refused(broken: str) -> None:
     with pytest.raises(wire.WireError):
         TraceDecoder().decode(broken)
@@ -272,7 +272,10 @@ def test_counts_leave_out_from_and_failures() -> None:
         (b"[global]\nindex-url = https://h/simple\n", "[global] https://h/simple", "[global] https://h/simple"),
         (b"no", "no way", "no way"),
         (b"", "a b", "a b"),
-        (b"unrelated", "see https://me:open@h/x", "see https://me:***@h/x"),
+        (b"unrelated", "see https://me:open@h/x", "see https://***@h/x"),
+        (b"export PIP_INDEX_URL=https://onlytoken@h/simple\n", "onlytoken at h", "*** at h"),
+        (b"export X='https://u:p%40ssw0rd@h/s'\n", "p%40ssw0rd or p@ssw0rd", "*** or ***"),
+        (b"export X=https://h/s?token=abcd1234\n", "abcd1234 at https://h/?token=other", "*** at https://h/?token=***"),
     ],
 )
 def test_redaction(secret: bytes, said: str, shown: str) -> None:

@@ -30,9 +30,10 @@ LAUNCH_DEADLINE = 150.0
 
 @dataclass(frozen=True)
 class Launch:
-    """How the two ranks ended and what they left."""
+    """How the two ranks ended (`code` is the launcher's, None when it was killed) and what they left."""
 
     directory: Path
+    code: int | None
     how: str
     output: str
     reports: dict[int, dict[str, Any]]
@@ -106,8 +107,10 @@ def _prepare() -> tuple[Any, Measured]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
         )
+        code = None
         try:
-            how = f"horovodrun ended with exit code {process.wait(LAUNCH_DEADLINE)}"
+            code = process.wait(LAUNCH_DEADLINE)
+            how = f"horovodrun ended with exit code {code}"
         except subprocess.TimeoutExpired:
             kill(process, leads=False)
             how = f"horovodrun did not end within {LAUNCH_DEADLINE:g} s and was killed"
@@ -120,7 +123,7 @@ def _prepare() -> tuple[Any, Measured]:
         _diagnose(environment)
     version = importlib.metadata.version("horovod")
     facts = {"horovod": {"version": version, **reports[0]["built"]}} if 0 in reports else {}
-    return Launch(directory, how, short(log.read_bytes().decode("utf-8", "replace")), reports), facts
+    return Launch(directory, code, how, short(log.read_bytes().decode("utf-8", "replace")), reports), facts
 
 
 GROUP = Group("horovod", prepare=_prepare, deadline=LAUNCH_DEADLINE + 120)
@@ -129,8 +132,8 @@ GROUP = Group("horovod", prepare=_prepare, deadline=LAUNCH_DEADLINE + 120)
 @GROUP.check(
     "horovod.ranks",
     level="cpu",
-    deadline=10,
-    catches="Two processes that each believe to be alone.",
+    deadline=60,
+    catches="Two processes that each believe to be alone, or that crash or hang when they end.",
 )
 def _ranks(launch: Launch) -> Measured:
     found = []
@@ -142,13 +145,16 @@ def _ranks(launch: Launch) -> Measured:
         expect(report["rank"] == rank, f"rank() is {report['rank']} in process {rank}")
         found.append(report["pid"])
     expect(found[0] != found[1], "both ranks ran in one process")
+    done = all(report["sections"].keys() == ranks.SECTIONS.keys() for report in launch.reports.values())
+    if done and launch.code != 0:
+        fail(f"both ranks did their work, but {launch.how}", detail=launch.output)
     return {"size": 2, "pids": found}
 
 
 @GROUP.check(
     "horovod.allreduce",
     level="cpu",
-    deadline=10,
+    deadline=60,
     catches="Sums and averages over the ranks that are wrong in some type, or not computed at all.",
 )
 def _allreduce(launch: Launch) -> Measured:
@@ -168,7 +174,7 @@ def _allreduce(launch: Launch) -> Measured:
 @GROUP.check(
     "horovod.broadcast",
     level="cpu",
-    deadline=10,
+    deadline=60,
     catches="A broadcast after which the ranks do not have the root's values.",
 )
 def _broadcast(launch: Launch) -> Measured:
@@ -183,7 +189,7 @@ def _broadcast(launch: Launch) -> Measured:
 @GROUP.check(
     "horovod.gradients",
     level="cpu",
-    deadline=20,
+    deadline=60,
     catches="Gradients of two processes that are not the gradient of one process on the joined batch.",
 )
 def _gradients(launch: Launch) -> Measured:
@@ -219,7 +225,7 @@ def _gradients(launch: Launch) -> Measured:
 @GROUP.check(
     "horovod.weights",
     level="cpu",
-    deadline=20,
+    deadline=60,
     catches="Ranks whose weights drift apart while they train on different data.",
 )
 def _weights(launch: Launch) -> Measured:

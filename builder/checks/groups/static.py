@@ -86,7 +86,7 @@ def _pip_check(request: Any) -> Measured:
 @GROUP.check(
     "static.user",
     level="static",
-    deadline=10,
+    deadline=30,
     catches="An entrypoint that changes the user, or a container that is less confined than the check claims.",
 )
 def _user(request: Any) -> Measured:
