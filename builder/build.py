@@ -5,6 +5,8 @@ One session carries the context and the Dockerfiles of the whole matrix, so what
 
 from __future__ import annotations
 
+import datetime
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,13 +15,14 @@ from pathlib import Path
 from builder.engine.auth import DockerLogins
 from builder.engine.build import BuildRequest, build
 from builder.engine.connection import Engine
-from builder.engine.errors import EngineError
-from builder.engine.images import inspect, list_images
+from builder.engine.images import list_images, tag
 from builder.engine.session import Session, shared_key_for
 from builder.engine.trace import Event
 from builder.engine.tree import FileTree
 from builder.errors import ImgbuildError
-from builder.plan import KEY_LABEL, Action, candidates, next_candidate
+from builder.lock import BasePin, Bases
+from builder.plan import BASE_LABEL, KEY_LABEL, Action, candidate_tag, candidates, next_candidate
+from builder.project import Project
 from builder.render import Recipe, channel_variable
 from builder.site import Site, build_secrets, site_wheels
 
@@ -115,6 +118,40 @@ def open_session(engine: Engine, recipes: tuple[Recipe, ...], site: Site, projec
     )
 
 
+def source_labels(project: Project) -> Mapping[str, str]:
+    """Labels outside the key: when an image was made, and from which commit, where the project is a checkout.
+
+    The revision is `git describe`'s: 40 hexadecimal digits, with `-dirty` when tracked files were changed since. There
+    is none for the matrix that imgbuild ships, or for one that git does not track.
+    """
+    created = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    labels = {"org.opencontainers.image.created": created.isoformat().replace("+00:00", "Z")}
+    if not project.shipped and _git(project.root, "ls-files", "--error-unmatch", project.matrix.name):
+        revision = _git(project.root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        if revision:
+            labels["org.opencontainers.image.revision"] = revision
+    return labels
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """What git says, or nothing where there is no git or no repository."""
+    command = ["git", "-C", str(directory), *arguments]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ran.stdout.strip() if ran.returncode == 0 else ""
+
+
+def _base_labels(base: BasePin) -> Mapping[str, str]:
+    """What the image is made from: the OCI labels for an image of a registry, and always what the key counts."""
+    labels = {BASE_LABEL: base.identity}
+    if base.source is Bases.REGISTRY:
+        name, _, digest = base.reference.partition("@")
+        labels |= {"org.opencontainers.image.base.name": name, "org.opencontainers.image.base.digest": digest}
+    return labels
+
+
 def build_image(
     engine: Engine,
     session: Session,
@@ -124,7 +161,10 @@ def build_image(
     on_event: Callable[[Event], None],
     cancel: threading.Event | None = None,
 ) -> Image:
-    """Builds the image of an action, or adopts the candidate that another process made meanwhile.
+    """Builds the image of an action, and gives it a candidate reference that no image holds.
+
+    The build itself puts no tag, so it overwrites none. Should an imgbuild that does not share this machine's state
+    have made a candidate for the same key meanwhile, that one is adopted.
 
     Args:
         engine: where to build.
@@ -139,36 +179,25 @@ def build_image(
     """
     if action.base is None or action.key is None:
         raise ImgbuildError(f"base {action.cell.base.name} is not known yet", where=action.cell.id)
-    images = list_images(engine)
-    known = candidates(action.cell, action.key, images)
-    if known and not action.rebuild:
-        found = known[-1]
-        return Image(
-            id=found[1].id,
-            key=action.key,
-            candidate=next(tag for tag in found[1].tags if f":candidate-{action.key}" in tag),
-            built=False,
-            seconds=0.0,
-        )
-    candidate = next_candidate(action.cell, action.key, images)
     result = build(
         engine,
         session,
         BuildRequest(
             dockerfile=action.recipe.name,
-            tags=(candidate,),
             build_args={"BASE": action.base.reference},
-            labels={**labels, KEY_LABEL: action.key},
+            labels={**labels, **_base_labels(action.base), KEY_LABEL: action.key},
             no_cache=action.rebuild,
         ),
         on_event=on_event,
         cancel=cancel,
         idle_timeout=IDLE_TIMEOUT,
     )
-    held = inspect(engine, candidate)
-    if held is None or held.id != result.image_id:
-        raise EngineError(
-            f"{candidate} does not name the image that was just built",
-            hint="something else on this engine moves candidate tags; run the build again",
-        )
+    images = list_images(engine)
+    known = candidates(action.cell, action.key, images)
+    if known and not action.rebuild:
+        number, image = known[-1]
+        candidate = candidate_tag(action.cell, action.key, number)
+        return Image(id=image.id, key=action.key, candidate=candidate, built=False, seconds=0.0)
+    candidate = next_candidate(action.cell, action.key, images)
+    tag(engine, result.image_id, candidate)
     return Image(id=result.image_id, key=action.key, candidate=candidate, built=True, seconds=result.seconds)

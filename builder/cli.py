@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,12 +19,40 @@ from builder.exits import cancellable, exit_code_of
 
 # Everything that a command alone needs is imported inside it: `imgbuild matrix` must not wait for docker or Jinja2.
 if TYPE_CHECKING:
+    from builder.commands import Run
     from builder.display import Mode
     from builder.matrix import Cell, Matrix
+    from builder.pipeline import Options
     from builder.project import Project
     from builder.site import Site
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Seconds(click.FloatRange):
+    """A time to wait: a second to a day. `nan` is in no order with either, and is refused as well."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(1, 86400)
+
+
+def _reference(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuses what names no image before an engine is asked for it."""
+    from builder.engine.reference import InvalidReference, Reference
+
+    if value is not None:
+        try:
+            Reference.parse(value)
+        except InvalidReference as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -44,7 +74,8 @@ def cli() -> None:
     \b
     Without a matrix.yaml in the current folder, the one that imgbuild ships is used; `imgbuild init` writes it out.
     Exit codes: 0 done, 2 usage, 5 configuration, 6 template, 7 engine, 8 base, 9 build, 10 check failed,
-    11 check incomplete, 12 disk full, 13 differs, 14 doctor, 15 registry, 16 locked, 17 state, 130 interrupted.
+    11 check incomplete, 12 disk full, 13 differs, 14 doctor, 15 registry, 16 locked, 17 state, 18 no such image,
+    70 a defect of imgbuild, 130 and 143 interrupted.
     """
 
 
@@ -72,7 +103,7 @@ def matrix_options(function: F) -> F:
 def selection_options(function: F) -> F:
     """CELL arguments and the options that narrow them down."""
     for option in (
-        click.option("--skip", multiple=True, metavar="GLOB", help="Leave out cells that match; may be repeated."),
+        click.option("--skip", multiple=True, metavar="GLOB", help="Leave out cells that match, likewise."),
         click.option(
             "--only",
             multiple=True,
@@ -89,6 +120,10 @@ format_option = click.option(
     "--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
 
+progress_option = click.option(
+    "--progress", type=click.Choice(["auto", "plain", "json"]), default="auto", show_default=True, help="On stderr."
+)
+
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
@@ -96,23 +131,27 @@ format_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
 def init(directory: Path, force: bool, dry_run: bool) -> None:
     """Write the default matrix.yaml and its templates into DIRECTORY, as a project to start from."""
-    from builder.project import DOCKERFILES, MATRIX, shipped_data
+    from builder.project import DOCKERFILES, MATRIX, is_written, refuse_obstacles, shipped_data, write_output
 
     data = shipped_data()
     sources = [data / MATRIX, *sorted(path for path in (data / DOCKERFILES).rglob("*") if path.is_file())]
-    targets = [(source, directory / source.relative_to(data)) for source in sources]
-    existing = [target for source, target in targets if target.exists() and target.read_bytes() != source.read_bytes()]
+    targets = [
+        (directory / source.relative_to(data), source.read_bytes(), 0o755 if os.access(source, os.X_OK) else 0o644)
+        for source in sources
+    ]
+    refuse_obstacles(target for target, _, _ in targets)
+    existing = [
+        target for target, content, mode in targets if os.path.lexists(target) and not is_written(target, content, mode)
+    ]
     if existing and not force:
         raise ConfigError(
             f"{len(existing)} files are there already and differ",
             where=str(existing[0]),
             hint="choose an empty folder, or overwrite them with --force",
         )
-    for source, target in targets:
+    for target, content, mode in targets:
         if not dry_run:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-            target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+            write_output(target, content, mode)
         click.echo(f"{'would write' if dry_run else 'wrote'} {target}")
 
 
@@ -135,8 +174,11 @@ def matrix_command(
       imgbuild matrix
       imgbuild matrix --only python=3.11 --format json
     """
+    from builder.matrix import select_excluded
+
     _, matrix = _load(matrix_path, repository)
     cells = _select(matrix, patterns, only, skip)
+    left_out = select_excluded(matrix, patterns, only=only, skip=skip)
     if format_ == "json":
         document = {
             "schema": "imgbuild.matrix/1",
@@ -148,7 +190,7 @@ def matrix_command(
                     "reason": excluded.reason,
                     "by": str(excluded.by),
                 }
-                for excluded in matrix.excluded
+                for excluded in left_out
             ],
             "warnings": list(matrix.warnings),
         }
@@ -158,9 +200,9 @@ def matrix_command(
         click.echo(f"{cell.id}  verify={cell.verify.value}  base={cell.base.name}")
         for tag in (*cell.tags, *cell.aliases):
             click.echo(f"    {cell.repository}:{tag}")
-    for excluded in matrix.excluded:
+    for excluded in left_out:
         click.echo(f"{excluded.id}  excluded: {excluded.reason} ({excluded.by})")
-    click.echo(f"{len(cells)} cells, {len(matrix.excluded)} excluded")
+    click.echo(f"{len(cells)} cells, {len(left_out)} excluded")
 
 
 def _cell_json(cell: Cell) -> dict[str, object]:
@@ -209,11 +251,13 @@ def render(
       imgbuild render -o rendered
       imgbuild render --check -o rendered      in CI: is what is committed still true?
     """
+    from builder.project import is_written, leftovers, refuse_obstacles, write_output
     from builder.render import ContextFile, render_all
 
     project, matrix = _load(matrix_path, repository)
     cells = _select(matrix, patterns, only, skip)
     wanted: dict[str, ContextFile] = {}
+    wheels: set[str] = set()
     for recipe in render_all(cells, project.dockerfiles, project.shipped_dockerfiles):
         wanted[recipe.name] = ContextFile(path=recipe.name, data=recipe.dockerfile.encode(), mode=0o644)
         for file in recipe.files:
@@ -221,10 +265,12 @@ def render(
         for directory, _ in recipe.wheels:
             path = f"{directory}/.keep"
             wanted[path] = ContextFile(path=path, data=b"", mode=0o644)
-    differing = [path for path, file in sorted(wanted.items()) if not _same(output / path, file.data)]
-    whole = not (patterns or only or skip)
-    leftover = sorted(path.name for path in output.glob("*.Dockerfile") if path.name not in wanted) if whole else []
+            wheels.add(directory)
+    differing = [path for path, file in sorted(wanted.items()) if not is_written(output / path, file.data, file.mode)]
     if check:
+        # Some of the cells leave open what the others need.
+        whole = not (patterns or only or skip)
+        leftover = leftovers(output, wanted, wheels) if whole else ()
         for path in differing:
             click.echo(f"differs: {output / path}")
         for path in leftover:
@@ -233,22 +279,19 @@ def render(
             raise Differs(
                 f"{len(differing) + len(leftover)} files differ from what is rendered",
                 where=str(output),
-                hint=f"run `imgbuild render -o {output}` and commit the result",
+                hint=f"run `imgbuild render -o {output}`"
+                + (", remove what belongs to no cell," if leftover else "")
+                + " and commit the result",
             )
         click.echo(f"{len(wanted)} files are as rendered")
         return
+    refuse_obstacles(output / path for path in differing)
     for path in differing:
         target = output / path
         if not dry_run:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(wanted[path].data)
-            target.chmod(wanted[path].mode)
+            write_output(target, wanted[path].data, wanted[path].mode)
         click.echo(f"{'would write' if dry_run else 'wrote'} {target}")
     click.echo(f"{len(wanted) - len(differing)} files unchanged")
-
-
-def _same(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
 
 
 @cli.command()
@@ -264,10 +307,8 @@ def _same(path: Path, data: bytes) -> bool:
 )
 @click.option("--no-check", is_flag=True, help="Stop before the check: images get a candidate tag and no other.")
 @click.option("--rebuild", is_flag=True, help="Build anew, beside the images that are there already.")
-@click.option("--check-deadline", type=click.FloatRange(1), default=900, show_default=True, metavar="SECONDS")
-@click.option(
-    "--progress", type=click.Choice(["auto", "plain", "json"]), default="auto", show_default=True, help="On stderr."
-)
+@click.option("--check-deadline", type=SECONDS, default=900, show_default=True, metavar="SECONDS")
+@progress_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
 @format_option
 def build(
@@ -296,37 +337,30 @@ def build(
       imgbuild build torch-2.13.0-cpu-py3.11-horovod --progress plain
       imgbuild build --dry-run --format json
     """
-    from builder.commands import build_command
+    from builder.commands import build_cells, show_plan
+    from builder.pipeline import Options
 
     project, matrix = _load(matrix_path, repository)
     cells = _select(matrix, patterns, only, skip)
-    with cancellable() as cancel:
-        code = build_command(
-            project,
-            matrix,
-            cells,
-            _site(),
-            jobs=jobs,
-            bases=bases,
-            check=not no_check,
-            rebuild=rebuild,
-            check_deadline=check_deadline,
-            progress=progress,
-            dry_run=dry_run,
-            json_output=format_ == "json",
-            cancel=cancel,
-            echo=click.echo,
-        )
+    options = Options(jobs=jobs or 0, checks=0, check=not no_check, rebuild=rebuild, check_deadline=check_deadline)
+    with _run(options, progress, format_) as run:
+        code = (show_plan if dry_run else build_cells)(run, project, matrix, cells, bases=bases)
     raise SystemExit(code)
 
 
 @cli.command()
 @matrix_options
 @selection_options
-@click.option("--image", metavar="REF", help="Check this image; hold it to the one CELL that is named, if any.")
-@click.option("--check-deadline", type=click.FloatRange(1), default=900, show_default=True, metavar="SECONDS")
+@click.option(
+    "--image",
+    metavar="REF",
+    callback=_reference,
+    help="Check this image; hold it to the one CELL that is named, if any.",
+)
+@click.option("--check-deadline", type=SECONDS, default=900, show_default=True, metavar="SECONDS")
 @click.option("--user", default="12345:12345", show_default=True, metavar="UID:GID", help="Run the check as this user.")
 @click.option("--gpus", is_flag=True, help="Give the container every GPU of the engine.")
+@progress_option
 @format_option
 def check(
     patterns: tuple[str, ...],
@@ -338,6 +372,7 @@ def check(
     check_deadline: float,
     user: str,
     gpus: bool,
+    progress: Mode,
     format_: str,
 ) -> None:
     """Train a model inside images and say what passed, what failed and what did not run. Moves no tag.
@@ -348,53 +383,22 @@ def check(
       imgbuild check --image pytorch/pytorch:latest
     """
     from builder.commands import check_cells, check_reference
+    from builder.pipeline import Options
 
-    if image is None and not patterns and not only:
+    named = bool(patterns or only)
+    if image is None and not named:
         raise click.UsageError("name cells to check, or an image with --image REF")
-    with cancellable() as cancel:
-        if image is not None and not patterns and not only:
-            code = check_reference(
-                image,
-                None,
-                _site(),
-                deadline=check_deadline,
-                user=user,
-                gpus=gpus,
-                json_output=format_ == "json",
-                cancel=cancel,
-                echo=click.echo,
-            )
-        else:
-            project, matrix = _load(matrix_path, repository)
-            cells = _select(matrix, patterns, only, skip)
-            if image is not None:
-                if len(cells) != 1:
-                    raise click.UsageError(f"--image can be held to one cell, and {len(cells)} are named")
-                code = check_reference(
-                    image,
-                    (project, cells[0]),
-                    _site(),
-                    deadline=check_deadline,
-                    user=user,
-                    gpus=gpus,
-                    json_output=format_ == "json",
-                    cancel=cancel,
-                    echo=click.echo,
-                )
-            else:
-                code = check_cells(
-                    project,
-                    matrix,
-                    cells,
-                    _site(),
-                    deadline=check_deadline,
-                    user=user,
-                    gpus=gpus,
-                    json_output=format_ == "json",
-                    cancel=cancel,
-                    echo=click.echo,
-                )
-    raise SystemExit(code)
+    options = Options(jobs=0, checks=0, check_deadline=check_deadline, user=user, gpus=gpus)
+    with _run(options, progress, format_) as run:
+        if image is not None and not named:
+            raise SystemExit(check_reference(run, image, None))
+        project, matrix = _load(matrix_path, repository)
+        cells = _select(matrix, patterns, only, skip)
+        if image is None:
+            raise SystemExit(check_cells(run, project, matrix, cells))
+        if len(cells) != 1:
+            raise click.UsageError(f"--image can be held to one cell, and {len(cells)} are named")
+        raise SystemExit(check_reference(run, image, (project, cells[0])))
 
 
 @cli.command()
@@ -454,6 +458,22 @@ def _select(
     if not selection.cells and (patterns or only or skip):
         raise click.UsageError("no cell is selected; `imgbuild matrix` lists them")
     return tuple(selection.cells)
+
+
+@contextmanager
+def _run(options: Options, progress: Mode, format_: str) -> Iterator[Run]:
+    """What a command works with; signals cancel it."""
+    from builder.commands import Run
+
+    with cancellable() as cancel:
+        yield Run(
+            site=_site(),
+            options=options,
+            progress=progress,
+            json_output=format_ == "json",
+            cancel=cancel,
+            echo=click.echo,
+        )
 
 
 def _site() -> Site:

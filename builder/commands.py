@@ -7,180 +7,165 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from builder.check import CheckRun, VerdictStatus, check_image, suite
+from builder.check import CheckRun, VerdictStatus, check_image
 from builder.display import Display, Mode
 from builder.engine.connection import Engine
 from builder.engine.errors import ImageMissing
-from builder.engine.images import inspect, list_images
+from builder.engine.images import inspect
 from builder.engine.owner import reap
 from builder.errors import CheckFailed, CheckIncomplete
 from builder.lock import Bases, Pins, Resolver
 from builder.matrix import Cell, Matrix
-from builder.pipeline import CheckMemory, Foundry, Options, check_lines, expectation
-from builder.plan import Action, candidates
+from builder.memory import expectation
+from builder.pipeline import Foundry, Options, check_lines, log_lines
+from builder.plan import Action
 from builder.project import Project
 from builder.records import Records
-from builder.render import render_all
+from builder.render import Recipe, render_all
 from builder.report import Outcome, Report, Status
 from builder.site import Site
 
-Echo = Callable[[str], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every command of this module works with.
+
+    Attributes:
+        site: this machine's settings.
+        options: how to run; `jobs` and `checks` of 0 are set by the engine's processors.
+        progress: how progress is shown on standard error.
+        json_output: whether the result is printed as JSON.
+        cancel: set when the run is interrupted.
+        echo: prints the result.
+    """
+
+    site: Site
+    options: Options
+    progress: Mode
+    json_output: bool
+    cancel: threading.Event
+    echo: Callable[[str], None]
 
 
-def build_command(
-    project: Project,
-    matrix: Matrix,
-    cells: tuple[Cell, ...],
-    site: Site,
-    *,
-    jobs: int | None,
-    bases: str,
-    check: bool,
-    rebuild: bool,
-    check_deadline: float,
-    progress: Mode,
-    dry_run: bool,
-    json_output: bool,
-    cancel: threading.Event,
-    echo: Echo,
-) -> int:
+def build_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
     """Builds, checks and tags cells; prints the report and returns its exit code."""
     started = time.monotonic()
-    # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
-    recipes = render_all(matrix.cells, project.dockerfiles, project.shipped_dockerfiles)
-    wanted = {cell.id for cell in cells}
-    selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
-    records = Records(site.state_dir)
-    with _engine(site) as engine, Display(progress) as display:
-        pins = Resolver(
-            engine=engine,
-            mode=Bases(bases),
-            site=site,
-            records=records,
-            repository=matrix.repository,
-            make=not dry_run,
-            on_line=lambda text: display.note("bases", text),
-        ).pins(recipe.cell.base for recipe in selected)
-        foundry = Foundry(
-            engine=engine,
-            site=site,
-            records=records,
-            recipes=recipes,
-            project=project.root,
-            watcher=display,
-            cancel=cancel,
-        )
-        processors = engine.info().cpus
-        options = Options(
-            jobs=jobs or min(4, max(2, processors)),
-            # Two ranks train in a check: two checks at once need four processors.
-            checks=max(1, processors // 4),
-            check=check,
-            rebuild=rebuild,
-            check_deadline=check_deadline,
-        )
-        actions = foundry.plan(selected, pins, options)
-        if dry_run:
-            echo(_plan_json(actions, pins) if json_output else _plan_text(actions, pins))
-            return 0
-        outcomes = foundry.carry(actions, options)
-    report = Report(
-        outcomes=outcomes,
-        bases=_base_lines(pins),
-        seconds=time.monotonic() - started,
-    )
-    echo((report.to_json() if json_output else report.to_text()).rstrip("\n"))
-    return report.exit_code
+    with _workshop(run, project, matrix, cells, bases=bases) as shop:
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+        outcomes = shop.foundry.build(actions, shop.options)
+    return _report(run, outcomes, started, _base_lines(shop.pins))
 
 
-def check_cells(
-    project: Project,
-    matrix: Matrix,
-    cells: tuple[Cell, ...],
-    site: Site,
-    *,
-    deadline: float,
-    user: str,
-    gpus: bool,
-    json_output: bool,
-    cancel: threading.Event,
-    echo: Echo,
-) -> int:
+def show_plan(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
+    """Prints what `build_cells` would do, and why; changes nothing."""
+    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+    run.echo(_plan_json(actions, shop.pins) if run.json_output else _plan_text(actions, shop.pins))
+    return 0
+
+
+def check_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...]) -> int:
     """Checks the images that this engine holds for cells, remembers what came of it, and moves no tag."""
     started = time.monotonic()
-    recipes = render_all(cells, project.dockerfiles, project.shipped_dockerfiles)
-    records = Records(site.state_dir)
-    outcomes: list[Outcome] = []
-    with _engine(site) as engine:
-        _require_gpus(engine, gpus)
-        pins = Resolver(
-            engine=engine,
-            mode=Bases.AUTO,
-            site=site,
-            records=records,
-            repository=matrix.repository,
-            make=False,
-        ).pins(recipe.cell.base for recipe in recipes)
-        images = list_images(engine)
-        memory = CheckMemory(records, suite().sha256)
-        for recipe in recipes:
-            base = pins.bases.get(recipe.cell.base.name)
-            key = recipe.key(base) if base is not None else ""
-            known = candidates(recipe.cell, key, images) if key else ()
-            if not known:
-                raise ImageMissing(
-                    f"this engine holds no image for {recipe.cell.id} as it is rendered now",
-                    hint=f"imgbuild build --no-check {recipe.cell.id}",
-                )
-            image_id = known[-1][1].id
-            run = check_image(
-                engine, image_id, expectation(recipe), cancel=cancel, deadline=deadline, uid=user, gpus=gpus
-            )
-            memory.put(image_id, recipe.cell, run)
-            outcome = _checked(recipe.cell.id, image_id, run)
-            outcomes.append(replace(outcome, key=key, level=recipe.cell.verify.value))
-    report = Report(outcomes=tuple(outcomes), bases=_base_lines(pins), seconds=time.monotonic() - started)
-    echo((report.to_json() if json_output else report.to_text()).rstrip("\n"))
-    return report.exit_code
+    with _workshop(run, project, matrix, cells, bases=Bases.AUTO.value, make=False) as shop:
+        _require_gpus(shop.foundry.engine, run.options.gpus)
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+        outcomes = shop.foundry.check(actions, shop.options)
+    return _report(run, outcomes, started, _base_lines(shop.pins))
 
 
-def check_reference(
-    reference: str,
-    cell: tuple[Project, Cell] | None,
-    site: Site,
-    *,
-    deadline: float,
-    user: str,
-    gpus: bool,
-    json_output: bool,
-    cancel: threading.Event,
-    echo: Echo,
-) -> int:
+def check_reference(run: Run, reference: str, cell: tuple[Project, Cell] | None) -> int:
     """Checks any image of the engine, held to a cell if one is given. Remembers nothing and moves no tag."""
     started = time.monotonic()
     wanted = None
     if cell is not None:
         project, its_cell = cell
         wanted = expectation(render_all([its_cell], project.dockerfiles, project.shipped_dockerfiles)[0])
-    with _engine(site) as engine:
-        _require_gpus(engine, gpus)
+    with _engine(run.site) as engine, Display(run.progress) as display:
+        _require_gpus(engine, run.options.gpus)
         image = inspect(engine, reference)
         if image is None:
             raise ImageMissing(f"this engine holds no image {reference}", hint=f"docker pull {reference}")
-        run = check_image(engine, image.id, wanted, cancel=cancel, deadline=deadline, uid=user, gpus=gpus)
-    report = Report(outcomes=(_checked(reference, image.id, run),), seconds=time.monotonic() - started)
-    echo((report.to_json() if json_output else report.to_text()).rstrip("\n"))
-    return report.exit_code
+        display.begin(reference)
+        checked = check_image(
+            engine,
+            image.id,
+            wanted,
+            cancel=run.cancel,
+            deadline=run.options.check_deadline,
+            uid=run.options.user,
+            gpus=run.options.gpus,
+        )
+        outcome = _checked(reference, image.id, checked)
+        display.end(reference, outcome.status.value, ok=outcome.exit_code == 0)
+    return _report(run, (outcome,), started)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Workshop:
+    """An engine with everything that a run over a matrix needs."""
+
+    foundry: Foundry
+    selected: tuple[Recipe, ...]
+    pins: Pins
+    options: Options
 
 
 @contextmanager
-def _engine(site: Site) -> Iterator[Engine]:
-    """The engine, with what killed runs left on it removed."""
+def _workshop(
+    run: Run,
+    project: Project,
+    matrix: Matrix,
+    cells: tuple[Cell, ...],
+    *,
+    bases: str,
+    make: bool = True,
+    dry_run: bool = False,
+) -> Iterator[_Workshop]:
+    # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
+    recipes = render_all(matrix.cells, project.dockerfiles, project.shipped_dockerfiles)
+    wanted = {cell.id for cell in cells}
+    selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
+    records = Records(run.site.state_dir)
+    with _engine(run.site, dry_run=dry_run) as engine, Display(run.progress) as display:
+        pins = Resolver(
+            engine=engine,
+            mode=Bases(bases),
+            site=run.site,
+            records=records,
+            repository=matrix.repository,
+            make=make and not dry_run,
+            on_line=lambda text: display.note("bases", text),
+            cancel=run.cancel,
+        ).pins(recipe.cell.base for recipe in selected)
+        foundry = Foundry(
+            engine=engine,
+            site=run.site,
+            records=records,
+            recipes=recipes,
+            project=project,
+            watcher=display,
+            cancel=run.cancel,
+        )
+        processors = engine.info().cpus
+        options = replace(
+            run.options,
+            jobs=run.options.jobs or min(4, max(2, processors)),
+            # Two ranks train in a check: two checks at once need four processors.
+            checks=run.options.checks or max(1, processors // 4),
+        )
+        yield _Workshop(foundry=foundry, selected=selected, pins=pins, options=options)
+
+
+@contextmanager
+def _engine(site: Site, *, dry_run: bool = False) -> Iterator[Engine]:
+    """The engine; unless it is a dry run, with what killed runs left on it removed."""
     with Engine.connect(site.engine) as engine:
         engine.require_buildkit()
-        reap(engine)
+        if not dry_run:
+            reap(engine)
         yield engine
 
 
@@ -190,6 +175,12 @@ def _require_gpus(engine: Engine, gpus: bool) -> None:
             "checks on a GPU cannot run: this engine can give containers none",
             hint="install the NVIDIA container toolkit for it, or check without --gpus",
         )
+
+
+def _report(run: Run, outcomes: tuple[Outcome, ...], started: float, bases: tuple[str, ...] = ()) -> int:
+    report = Report(outcomes=outcomes, bases=bases, seconds=time.monotonic() - started)
+    run.echo((report.to_json() if run.json_output else report.to_text()).rstrip("\n"))
+    return report.exit_code
 
 
 _OUTCOMES = {
@@ -211,7 +202,7 @@ def _checked(name: str, image_id: str, run: CheckRun) -> Outcome:
         level=run.verdict.level.value,
         checks=check_lines(run),
         reasons=run.verdict.reasons,
-        detail=tuple(run.log_tail.splitlines()[-20:]) if run.result is None else (),
+        detail=log_lines(run),
     )
 
 
@@ -251,6 +242,7 @@ def _plan_json(actions: tuple[Action, ...], pins: Pins) -> str:
                 "cell": action.cell.id,
                 "key": action.key,
                 "image_id": action.image_id,
+                "candidate": action.candidate or None,
                 "build": action.build,
                 "check": action.check,
                 "tags": list(action.tags),

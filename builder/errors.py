@@ -9,10 +9,11 @@
     ├── Differs            13   what is committed differs from what is rendered
     ├── DoctorFailed       14   a line of `imgbuild doctor` failed
     ├── LockTimeout        16   another imgbuild holds the lock
-    └── StateError         17   the state directory cannot be read or written
+    ├── StateError         17   the state directory cannot be read or written
+    └── Interrupted       130   the run was interrupted before this was done
 
-Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry) have their own tree in
-`builder.engine.errors`, which stands alone; `builder.cli` maps both to exit codes in one place.
+Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry, 18 no such image) have their
+own tree in `builder.engine.errors`, which stands alone; `builder.exits` turns both into exit codes, in one place.
 """
 
 from __future__ import annotations
@@ -80,6 +81,12 @@ class DoctorFailed(ImgbuildError):
     """A line of `imgbuild doctor` failed."""
 
     exit_code = 14
+
+
+class Interrupted(ImgbuildError):
+    """The run was interrupted before this was done."""
+
+    exit_code = 130
 
 
 class LockTimeout(ImgbuildError):

@@ -30,7 +30,9 @@ def cancellable() -> Iterator[threading.Event]:
 
     def handle(number: int, _frame: object) -> None:
         if cancel.is_set():
-            raise KeyboardInterrupt
+            # Threads may be waiting for the engine; leaving now cancels the builds, and the next run removes what a
+            # check leaves behind.
+            os._exit(128 + number)
         _received.append(number)
         cancel.set()
         os.write(2, b"\nstopping: builds are cancelled and containers removed; once more to leave at once\n")
@@ -41,6 +43,11 @@ def cancellable() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def interrupted_code() -> int:
+    """The exit code of a run that was interrupted: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + (_received[0] if _received else signal.SIGINT)
 
 
 def exit_code_of(command: Callable[[], object]) -> int:

@@ -2,12 +2,16 @@
 
 A base is an image from a registry, pinned by digest, or its equivalent made from the distribution's packages, pinned
 by its recipe and its package set. The two give different keys, so the choice is made openly: by `--bases`, or, with
-`auto`, once per engine and base declaration, and then remembered and reported.
+`auto`, once per engine and base declaration. It is remembered and reported, and a network that fails later does not
+change it.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +25,9 @@ from builder.errors import BaseError
 from builder.matrix import Base
 from builder.records import Records
 from builder.site import Site
+
+_PAUSE = 2.0
+"""Seconds before a registry that may only have been disturbed is asked again."""
 
 CHOICES = "base-choices"
 """The kind of record that remembers what `auto` found out."""
@@ -73,6 +80,7 @@ class Resolver:
         repository: the prefix of this matrix's images; a made base is kept as `<repository>/base`.
         make: False for a dry run: a base that would have to be made is pending.
         on_line: receives progress, a line at a time.
+        cancel: ends the making of a base when set.
     """
 
     engine: Engine
@@ -82,6 +90,7 @@ class Resolver:
     repository: str
     make: bool = True
     on_line: Callable[[str], None] = lambda line: None
+    cancel: threading.Event | None = None
 
     def pins(self, bases: Iterable[Base]) -> Pins:
         """Pins each base once, however often it is named.
@@ -100,30 +109,53 @@ class Resolver:
         return Pins(bases=pins, pending=tuple(pending))
 
     def _pin(self, base: Base) -> BasePin | None:
-        if self.mode is Bases.BOOTSTRAP:
-            return self._bootstrapped(base, "asked for with --bases bootstrap")
-        choice = _choice_key(self.engine, base)
-        if self.mode is Bases.AUTO and base.bootstrap is not None:
-            remembered = self.records.get(CHOICES, choice)
-            found = self._find(base) if remembered is not None else None
-            if remembered is not None and found is not None:
-                return _bootstrap_pin(base, found, f"auto chose it earlier: {remembered.get('why')}")
+        if self.mode is Bases.AUTO:
+            return self._auto(base)
+        why = f"asked for with --bases {self.mode.value}"
+        pin = self._bootstrapped(base, why) if self.mode is Bases.BOOTSTRAP else self._registry(base, why)
+        if pin is not None:
+            self._remember(base, self.mode, why)
+        return pin
+
+    def _auto(self, base: Base) -> BasePin | None:
+        remembered = self.records.get(CHOICES, self._choice_key(base)) or {}
+        chosen, why = remembered.get("source"), f"auto keeps what was chosen: {remembered.get('why')}"
+        if chosen == Bases.BOOTSTRAP.value and base.bootstrap is not None:
+            return self._bootstrapped(base, why)
+        if chosen == Bases.REGISTRY.value:
+            return self._registry(base, why, known=True)
         try:
-            digest = _digest(self.engine, base)
+            pin: BasePin | None = self._registry(base, "auto: the registry answered")
+        except _NoRegistry as error:
+            if base.bootstrap is None:
+                raise
+            why = f"auto: no registry answered, {error.cause}, on {datetime.date.today().isoformat()}"
+            pin = self._bootstrapped(base, why)
+            source = Bases.BOOTSTRAP
+        else:
+            why, source = f"the registry answered on {datetime.date.today().isoformat()}", Bases.REGISTRY
+        if pin is not None:
+            self._remember(base, source, why.removeprefix("auto: "))
+        return pin
+
+    def _choice_key(self, base: Base) -> str:
+        return hashlib.sha256(f"{self.engine.info().id}\n{base!r}".encode()).hexdigest()
+
+    def _remember(self, base: Base, source: Bases, why: str) -> None:
+        if self.make:  # a dry run leaves nothing behind
+            self.records.put(CHOICES, self._choice_key(base), {"source": source.value, "why": why})
+
+    def _registry(self, base: Base, why: str, *, known: bool = False) -> BasePin:
+        """The base as an image of its registry; one that is pinned and `known` to be there needs no question."""
+        if known and base.digest:
+            return _registry_pin(base, base.digest, why)
+        try:
+            return _registry_pin(base, _digest(self.engine, base), why)
         except RegistryUnreachable as error:
-            if self.mode is Bases.REGISTRY or base.bootstrap is None:
-                raise _no_base(base, error) from None
-            reason = error.message
+            raise _NoRegistry(base, error) from None
         except RegistryError as error:
             # A registry that answers and refuses is no reason to take other bytes in silence.
             raise _no_base(base, error) from None
-        else:
-            asked = self.mode is Bases.REGISTRY
-            return _from_registry(base, digest, "asked for with --bases registry" if asked else "auto: it answered")
-        made = self._bootstrapped(base, f"auto: {reason}")
-        if made is not None:
-            self.records.put(CHOICES, choice, {"source": Bases.BOOTSTRAP.value, "why": reason})
-        return made
 
     def _find(self, base: Base) -> BootstrappedBase | None:
         return find_base(self.engine, _recipe(self.engine, base), self._own_repository)
@@ -153,6 +185,7 @@ class Resolver:
                 proxies=self.site.proxies,
                 ca_bundle=self.site.ca_bundle,
                 on_line=self.on_line,
+                cancel=self.cancel,
             )
         except BaseUnavailable as error:
             raise BaseError(error.message, where=f"base {base.name}", hint=error.hint) from None
@@ -168,10 +201,6 @@ def _bootstrap_pin(base: Base, found: BootstrappedBase, why: str) -> BasePin:
     )
 
 
-def _choice_key(engine: Engine, base: Base) -> str:
-    return hashlib.sha256(f"{engine.info().id}\n{base!r}".encode()).hexdigest()
-
-
 def _repository(image: str) -> str:
     """An image's name without its tag."""
     return image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
@@ -180,10 +209,17 @@ def _repository(image: str) -> str:
 def _digest(engine: Engine, base: Base) -> str:
     """The digest that `matrix.yaml` pins, once the registry has it, or else the one that the tag has today."""
     name = f"{_repository(base.image)}@{base.digest}" if base.digest else base.image
-    return registry_digest(engine, name, DockerLogins())
+    try:
+        return registry_digest(engine, name, DockerLogins())
+    except RegistryUnreachable as error:
+        if error.cause in ("no such host", "connection refused"):
+            raise
+        # A choice that lasts should not hang on one lost packet.
+        time.sleep(_PAUSE)
+        return registry_digest(engine, name, DockerLogins())
 
 
-def _from_registry(base: Base, digest: str, why: str) -> BasePin:
+def _registry_pin(base: Base, digest: str, why: str) -> BasePin:
     if base.digest is None:
         why += f"; {base.image} has no digest in matrix.yaml, and is {digest} today"
     return BasePin(
@@ -198,6 +234,15 @@ def _from_registry(base: Base, digest: str, why: str) -> BasePin:
 def _no_base(base: Base, error: RegistryError) -> BaseError:
     hint = "build with --bases bootstrap" if base.bootstrap else "give the base a `bootstrap` in matrix.yaml"
     return BaseError(f"no digest for {base.image}: {error.message}", where=f"base {base.name}", hint=hint)
+
+
+class _NoRegistry(BaseError):
+    """No registry answered: the one failure for which `auto` may choose the base's equivalent."""
+
+    def __init__(self, base: Base, error: RegistryUnreachable) -> None:
+        described = _no_base(base, error)
+        super().__init__(described.message, where=described.where, hint=described.hint)
+        self.cause = error.cause
 
 
 def _recipe(engine: Engine, base: Base) -> BootstrapRecipe:

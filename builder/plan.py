@@ -20,6 +20,8 @@ from builder.render import Recipe
 KEY_LABEL = "io.imgbuild.key"
 """The image label that carries the content key."""
 
+BASE_LABEL = "io.imgbuild.base"
+"""The image label that carries what the base counts as in the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Action:
         base: its base; None when a dry run would have to make the base first, and then the key is unknown.
         key: its content key, or None with `base`.
         image_id: the image that the engine holds for the key; None when it must be built.
+        candidate: that image's immutable reference; empty when it must be built.
         check: whether that image must be checked.
         tags: references that must be put on the image after its check, public ones before the verified ones.
         why: the reason, one sentence.
@@ -57,6 +60,7 @@ class Action:
     check: bool
     tags: tuple[str, ...]
     why: str
+    candidate: str = ""
     rebuild: bool = False
 
     @property
@@ -156,10 +160,19 @@ def _decide(
 
     def action(image_id: str | None, *, check: bool, tags: tuple[str, ...], why: str) -> Action:
         return Action(
-            recipe=recipe, base=base, key=key, image_id=image_id, check=check, tags=tags, why=why, rebuild=rebuild
+            recipe=recipe,
+            base=base,
+            key=key,
+            image_id=image_id,
+            candidate=candidate_tag(cell, key, number) if key and image_id else "",
+            check=check,
+            tags=tags,
+            why=why,
+            rebuild=rebuild,
         )
 
     key = recipe.key(base) if base is not None else None
+    number = 1
     if key is None:
         return action(None, check=check, tags=wanted, why=f"base {cell.base.name} must be made first")
     known = candidates(cell, key, images)
@@ -167,7 +180,11 @@ def _decide(
         return action(None, check=check, tags=wanted, why=f"no image for key {key[:12]}")
     if rebuild:
         return action(None, check=check, tags=wanted, why="a rebuild was asked for")
-    image_id = known[-1][1].id
+    # The newest that passed, or else the newest: a rebuild that fails does not hide the candidate before it.
+    number, image = next(
+        (pair for pair in reversed(known) if (last := remembered(recipe, pair[1].id)) and last.passed), known[-1]
+    )
+    image_id = image.id
     if not check:
         return action(image_id, check=False, tags=(), why=f"built already, key {key[:12]}")
     last = remembered(recipe, image_id)

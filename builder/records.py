@@ -16,13 +16,14 @@ import os
 import re
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
-from builder.errors import LockTimeout, StateError
+from builder.errors import Interrupted, LockTimeout, StateError
 
 _log = logging.getLogger(__name__)
 
@@ -105,15 +106,27 @@ class FileLock:
     Args:
         path: the lock's file; it stays.
         timeout: seconds to wait for it.
+        cancel: ends the waiting when set.
+        on_wait: is told once who holds it, when there is something to wait for.
 
     Raises:
+        Interrupted: `cancel` was set.
         LockTimeout: another process holds it for longer; the message names that process.
         StateError: the file cannot be opened or locked.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        timeout: float,
+        *,
+        cancel: threading.Event | None = None,
+        on_wait: Callable[[str], None] = lambda holder: None,
+    ) -> None:
         self._path = path
         self._timeout = timeout
+        self._cancel = cancel
+        self._on_wait = on_wait
         self._descriptor = -1
 
     def __enter__(self) -> FileLock:
@@ -140,7 +153,13 @@ class FileLock:
     def _acquire(self) -> None:
         deadline = time.monotonic() + self._timeout
         pause = 0.01
+        told = False
         while not self._try():
+            if self._cancel is not None and self._cancel.is_set():
+                raise Interrupted(f"interrupted while waiting for another imgbuild ({self._holder()})")
+            if not told and pause >= 0.25:  # not for the moments in which two runs merely meet
+                told = True
+                self._on_wait(self._holder())
             left = deadline - time.monotonic()
             if left <= 0:
                 raise LockTimeout(

@@ -1,11 +1,12 @@
 """Cells into recipes: Jinja2 templates into Dockerfiles, the files that they use, and the content key.
 
-A template sees a frozen `Cell` and three functions, and nothing of the site or the engine:
+A template sees a frozen `Cell` and a few functions, and nothing of the site or the engine:
 
 - `file(path)` names a file below `dockerfiles/` that the Dockerfile copies or mounts; it becomes part of the context
   and of the key.
 - `wheels(constraints)` names the context directory where the site's own wheels for those constraints will be. The
   site may have none; then the directory is empty. It is never part of the key.
+- `fail(message)` refuses a cell that the template cannot make.
 - `template` is the name of the template itself.
 
 Templates run in Jinja2's sandbox with undefined names as errors.
@@ -15,10 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import RenderError
 
@@ -71,12 +72,15 @@ class Recipe:
         """Pinned versions by normalised project name, from the cell's constraints file.
 
         Raises:
-            RenderError: a line is not `name==version`.
+            RenderError: a line is not `name==version`, or not UTF-8.
         """
         path = self.cell.framework.constraints
         for file in self.files:
             if file.path == path:
-                return parse_constraints(file.data.decode(), path)
+                try:
+                    return parse_constraints(file.data.decode(), path)
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(error, path) from None
         raise RenderError(
             f"the template does not use the cell's constraints {path}",
             where=self.cell.framework.template,
@@ -166,9 +170,22 @@ class Renderer:
         import jinja2
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+        class Loader(jinja2.FileSystemLoader):
+            """Names the file that cannot be read, which need not be the one that is being rendered."""
+
+            def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+                try:
+                    return super().get_source(environment, template)
+                except jinja2.TemplateNotFound:
+                    raise
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(error, template) from None
+                except OSError as error:
+                    raise RenderError(f"cannot be read: {error.strerror}", where=str(error.filename)) from None
+
         self._roots = tuple(path for path in (directory, fallback) if path is not None and path.is_dir())
         self._environment = ImmutableSandboxedEnvironment(
-            loader=jinja2.FileSystemLoader([str(root) for root in self._roots]),
+            loader=Loader([str(root) for root in self._roots]),
             undefined=jinja2.StrictUndefined,
             keep_trailing_newline=True,
             autoescape=False,
@@ -180,7 +197,7 @@ class Renderer:
 
         Raises:
             RenderError: the template is missing, is not valid, reaches for what it may not have, or names a file
-                that does not exist.
+                that does not exist or cannot be read.
         """
         import jinja2
 
@@ -196,6 +213,9 @@ class Renderer:
             wheels[directory] = constraints
             return directory
 
+        def fail(message: str) -> NoReturn:
+            raise jinja2.TemplateRuntimeError(message)
+
         name = cell.framework.template
         try:
             text = self._environment.get_template(name).render(
@@ -205,7 +225,9 @@ class Renderer:
                 template=name,
                 file=file,
                 wheels=wheels_for,
+                fail=fail,
             )
+            text.encode()  # a template's literals can hold halves of characters, which no file can
         except jinja2.TemplateNotFound as error:
             raise self._missing(str(error.name or error), name, self._environment.list_templates()) from None
         except jinja2.TemplateSyntaxError as error:
@@ -236,12 +258,15 @@ class Renderer:
             raise RenderError(f"{path!r} is not below dockerfiles/", where=template)
         for root in self._roots:
             candidate = root / path
-            if not candidate.is_file():
-                continue
-            if not candidate.resolve().is_relative_to(root.resolve()):
-                raise RenderError(f"{path!r} is a link that leaves dockerfiles/", where=template)
-            executable = candidate.stat().st_mode & stat.S_IXUSR
-            found = ContextFile(path=path, data=candidate.read_bytes(), mode=0o755 if executable else 0o644)
+            try:
+                if not candidate.is_file():
+                    continue
+                if not candidate.resolve().is_relative_to(root.resolve()):
+                    raise RenderError(f"{path!r} is a link that leaves dockerfiles/", where=template)
+                executable = candidate.stat().st_mode & stat.S_IXUSR
+                found = ContextFile(path=path, data=candidate.read_bytes(), mode=0o755 if executable else 0o644)
+            except OSError as error:
+                raise RenderError(f"cannot be read: {error.strerror}", where=str(candidate)) from error
             self._files[path] = found
             return found
         raise self._missing(path, template, self._listing())
@@ -292,6 +317,11 @@ def _channel_view(channel: Channel | None) -> ChannelView | None:
     if channel is None:
         return None
     return ChannelView(name=channel.name, url=channel.url, variable=channel_variable(channel.name))
+
+
+def _not_utf8(error: UnicodeDecodeError, name: str) -> RenderError:
+    line = error.object[: error.start].count(b"\n") + 1
+    return RenderError("not UTF-8", where=f"{name}:{line}:1", hint="write the file in that encoding")
 
 
 def _template_line(error: BaseException, template: str) -> str:

@@ -13,10 +13,11 @@ from builder.check.result import (
     TorchFacts,
     parse_result,
 )
-from builder.check.run import CheckRun, check_image
+from builder.check.run import DEFAULT_USER, CheckRun, check_image
 from builder.check.suite import Suite, suite
 
 __all__ = [
+    "DEFAULT_USER",
     "CheckOutcome",
     "CheckResult",
     "CheckRun",

@@ -23,6 +23,9 @@ REQUEST_SCHEMA = "imgbuild.check-request/1"
 
 _VOLUME = "/imgbuild-check"
 _RESULT = "result.json"
+DEFAULT_USER = "12345:12345"
+"""UID and GID that a check runs as: known to no image."""
+
 _COMMAND = (
     "python3",
     f"{_VOLUME}/suite.pyz",
@@ -65,7 +68,7 @@ def check_image(
     *,
     deadline: float,
     cancel: threading.Event | None = None,
-    uid: str = "12345:12345",
+    uid: str = DEFAULT_USER,
     gpus: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> CheckRun:

@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -158,6 +159,7 @@ def make_base(
     proxies: Mapping[str, str] | None = None,
     ca_bundle: Path | None = None,
     on_line: Callable[[str], None] = lambda line: None,
+    cancel: threading.Event | None = None,
 ) -> BootstrappedBase:
     """Makes a base on this machine, and loads it into the engine.
 
@@ -170,9 +172,11 @@ def make_base(
         proxies: `http`, `https` and `no`, those that are to be used.
         ca_bundle: certificates for a mirror that is spoken to in HTTPS.
         on_line: receives progress, a line at a time.
+        cancel: ends it when set.
 
     Raises:
         BaseUnavailable: mmdebstrap is not installed or failed, or the engine made something else of it.
+        BuildCancelled: `cancel` was set.
         DiskFull: the engine's disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="imgbuild-base-", ignore_cleanup_errors=True) as name:
@@ -194,6 +198,7 @@ def make_base(
             proxies=proxies or {},
             ca_bundle=ca_bundle,
             on_line=on_line,
+            cancel=cancel,
         )
         packages = installed_packages(layer)
         archive = ImageArchive(

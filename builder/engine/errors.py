@@ -9,11 +9,11 @@ Every class has one exit code:
     ├── BuildFailed         9   a build step failed, or a build ended without a result
     │   └── BuildStalled    9   a build said nothing for too long and was cancelled
     ├── ContextError        9   a build's context cannot be sent as it is
-    ├── ImageMissing        9   an image that must exist on the engine does not
     ├── ContainerError     10   a container could not be created, started, read or removed
     ├── DiskFull           12   the engine's disk is full
     ├── RegistryError      15   a registry refused
     │   └── RegistryUnreachable   no registry answered
+    ├── ImageMissing       18   an image that must exist on the engine does not
     ├── BuildCancelled    130   the caller cancelled a build
     └── RunCancelled      130   the caller cancelled a container's run
 """
@@ -106,7 +106,7 @@ class ContextError(EngineError):
 class ImageMissing(EngineError):
     """An image that must exist on the engine does not."""
 
-    exit_code = 9
+    exit_code = 18
 
 
 class ContainerError(EngineError):
@@ -132,7 +132,15 @@ class RegistryError(EngineError):
 
 
 class RegistryUnreachable(RegistryError):
-    """No registry answered: there may be none, or none that this engine can reach."""
+    """No registry answered: there may be none, or none that this engine can reach.
+
+    Args:
+        cause: the sign of it in a few words, such as `no such host`.
+    """
+
+    def __init__(self, message: str, *, cause: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class BuildCancelled(EngineError):

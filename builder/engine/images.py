@@ -239,9 +239,11 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
         )
     except EngineRefused as refused:
         said = refused.message.replace(reference, "").lower()
-        if _UNREACHABLE.search(said):
+        unreachable = _UNREACHABLE.search(said)
+        if unreachable:
             raise RegistryUnreachable(
                 f"{host} is unreachable from the engine: {refused.message}",
+                cause=unreachable[0],
                 hint="check the engine's network and proxy, or use a base that is made without a registry",
             ) from refused
         if refused.status in (401, 403) or "unauthorized" in said or "denied" in said:

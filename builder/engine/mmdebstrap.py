@@ -13,10 +13,11 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from builder.engine.errors import BaseUnavailable
+from builder.engine.errors import BaseUnavailable, BuildCancelled
 from builder.engine.urls import redact_urls
 
 PATH_EXCLUDES = (
@@ -69,6 +70,7 @@ def make_root(
     proxies: Mapping[str, str],
     ca_bundle: Path | None,
     on_line: Callable[[str], None],
+    cancel: threading.Event | None = None,
 ) -> None:
     """Writes the root file system to `target` as a tar archive.
 
@@ -83,9 +85,11 @@ def make_root(
         proxies: `http`, `https` and `no`, those that are to be used.
         ca_bundle: certificates for a mirror that is spoken to in HTTPS.
         on_line: receives what mmdebstrap says, a line at a time.
+        cancel: ends mmdebstrap when set.
 
     Raises:
         BaseUnavailable: mmdebstrap is not installed, or failed.
+        BuildCancelled: `cancel` was set.
     """
     program = shutil.which("mmdebstrap")
     if program is None:
@@ -105,7 +109,7 @@ def make_root(
         command += [f"--setup-hook={_USE_CERTIFICATES}", f"--customize-hook={_FORGET_CERTIFICATES}"]
         environment["IMGBUILD_APT"] = f'Acquire::https::CAInfo "{ca_bundle}";\n'
     command += [f"--customize-hook={CLEAN_UP}", suite, str(target)]
-    last = _run(command, environment, on_line)
+    last = _run(command, environment, on_line, cancel or threading.Event())
     if last is not None:
         raise BaseUnavailable(
             f"mmdebstrap could not make {suite} for {architecture}:\n" + "\n".join(f"    {line}" for line in last),
@@ -124,9 +128,9 @@ def _environment(work: Path, epoch: int, proxies: Mapping[str, str]) -> dict[str
 
 
 def _run(
-    command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]
+    command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None], cancel: threading.Event
 ) -> tuple[str, ...] | None:
-    """Runs mmdebstrap; None when it succeeded, else the last lines that it wrote."""
+    """Runs mmdebstrap; None when it succeeded, else the last lines that it wrote. Ends it when `cancel` is set."""
     last: collections.deque[str] = collections.deque(maxlen=_LINES_KEPT)
     process = subprocess.Popen(
         command,
@@ -138,15 +142,32 @@ def _run(
         text=True,
         errors="replace",
     )
+    done = threading.Event()
+    watch = threading.Thread(target=_end_when, args=(process, cancel, done), name="mmdebstrap", daemon=True)
+    watch.start()
     try:
         for raw in process.stdout or ():
             line = redact_urls(raw.rstrip())
             if line:
                 last.append(line)
                 on_line(line)
-        return None if process.wait() == 0 else tuple(last)
+        code = process.wait()
+        if cancel.is_set():
+            raise BuildCancelled("making the base was cancelled")
+        return None if code == 0 else tuple(last)
     finally:
+        done.set()
+        watch.join()
         _end(process)
+        if process.stdout:
+            process.stdout.close()
+
+
+def _end_when(process: subprocess.Popen[str], cancel: threading.Event, done: threading.Event) -> None:
+    while not done.wait(0.2):
+        if cancel.is_set():
+            _end(process)
+            return
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -158,5 +179,3 @@ def _end(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-    if process.stdout:
-        process.stdout.close()

@@ -17,7 +17,7 @@ from builder.matrix.model import (
     Matrix,
     Selection,
 )
-from builder.matrix.select import select
+from builder.matrix.select import select, select_excluded
 
 __all__ = [
     "CPU",
@@ -34,4 +34,5 @@ __all__ = [
     "Selection",
     "load_matrix",
     "select",
+    "select_excluded",
 ]

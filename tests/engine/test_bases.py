@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from command import Built, Ran
 from conftest import LABEL
 
-from builder.engine.bootstrap import BootstrapRecipe, find_base
+from builder.engine.bootstrap import BootstrapRecipe, find_base, make_base
 from builder.engine.connection import Engine
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # its image is in a registry; the label reaps instead
@@ -67,21 +68,26 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-Serve = Callable[[str], str]
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """A registry that runs: its address on the loopback interface, and what ends it."""
+
+    address: str
+    stop: Callable[[], None]
+
+
+Serve = Callable[[str], Registry]
 
 
 @pytest.fixture(scope="module")
 def serve(program: Path, engine: Engine, built: Built, prefix: str) -> Iterator[Serve]:
-    """Starts a registry with one of the configurations; returns its address on the loopback interface."""
-    base = find_base(
-        engine,
-        BootstrapRecipe(suite="bookworm", architecture=engine.info().architecture),
-        f"{built.repository}/base",
-    )
-    assert base is not None
+    """Starts a registry with one of the configurations."""
+    recipe = BootstrapRecipe(suite="bookworm", architecture=engine.info().architecture)
+    repository = f"{built.repository}/base"
+    base = find_base(engine, recipe, repository) or make_base(engine, recipe, repository=repository)
     containers: list[DockerContainer] = []
 
-    def start(configuration: str) -> str:
+    def start(configuration: str) -> Registry:
         container = (
             DockerContainer(base.reference)
             .with_volume_mapping(str(program), "/registry", "ro")
@@ -91,7 +97,7 @@ def serve(program: Path, engine: Engine, built: Built, prefix: str) -> Iterator[
         container.ports["5000/tcp"] = ("127.0.0.1", None)  # not on every interface, as with_exposed_ports would
         container.start()
         containers.append(container)
-        return f"127.0.0.1:{container.get_exposed_port(5000)}"
+        return Registry(address=f"127.0.0.1:{container.get_exposed_port(5000)}", stop=container.stop)
 
     yield start
     for container in containers:
@@ -149,14 +155,14 @@ def variant(client: docker.DockerClient, base: str, word: str) -> str:
 def test_auto_takes_the_registry_when_it_answers_and_a_repointed_tag_is_another_key(
     built: Built, serve: Serve, client: docker.DockerClient, tiny_base: str, tmp_path: Path
 ) -> None:
-    name = f"{serve('open.yml')}/base/small:1"
+    name = f"{serve('open.yml').address}/base/small:1"
     push(client, variant(client, tiny_base, "first"), name)
     root = project(tmp_path, name, BOOTSTRAP)
     ran = build(built, root)
     first = only(ran)
     assert first["built"]
     assert "registry, " + name.rpartition(":")[0] + "@sha256:" in ran.json["bases"][0]
-    assert "it answered" in ran.json["bases"][0]
+    assert "auto: the registry answered" in ran.json["bases"][0]
     again = only(build(built, root))
     assert (again["built"], again["key"]) == (False, first["key"])
     push(client, variant(client, tiny_base, "second"), name)
@@ -181,10 +187,10 @@ def test_a_registry_that_is_not_there(built: Built, tmp_path: Path) -> None:
     assert "--bases bootstrap" in build(built, project(tmp_path, name, BOOTSTRAP), "--bases", "registry").err
     fallen_back = build(built, project(tmp_path, name, BOOTSTRAP))
     assert "bootstrap, " in fallen_back.json["bases"][0]
-    assert "unreachable" in fallen_back.json["bases"][0]
+    assert "no registry answered, connection refused, on " in fallen_back.json["bases"][0]
     remembered = build(built, tmp_path)
     assert only(remembered)["key"] == only(fallen_back)["key"]
-    assert "auto chose it earlier" in remembered.json["bases"][0]
+    assert "auto keeps what was chosen" in remembered.json["bases"][0]
 
 
 def test_a_private_registry_takes_the_login_of_dockers_configuration(
@@ -195,7 +201,7 @@ def test_a_private_registry_takes_the_login_of_dockers_configuration(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    address = serve("private.yml")
+    address = serve("private.yml").address
     name = f"{address}/base/small:1"
     push(client, variant(client, tiny_base, "private"), name, {"username": USER, "password": PASSWORD})
     root = project(tmp_path, name, BOOTSTRAP)
@@ -212,3 +218,21 @@ def test_a_private_registry_takes_the_login_of_dockers_configuration(
     assert only(accepted)["built"]
     history = json.dumps(client.api.history(only(accepted)["image_id"]))
     assert PASSWORD not in accepted.out + accepted.err + history
+
+
+def test_a_registry_that_goes_away_does_not_change_what_was_chosen(
+    built: Built, serve: Serve, client: docker.DockerClient, tiny_base: str, tmp_path: Path
+) -> None:
+    registry = serve("open.yml")
+    name = f"{registry.address}/base/small:1"
+    push(client, variant(client, tiny_base, "going"), name)
+    root = project(tmp_path, name, BOOTSTRAP)
+    before = only(build(built, root))
+    registry.stop()
+    gone = build(built, root)
+    assert gone.code == 8
+    assert "--bases bootstrap" in gone.err
+    # Only asking for it changes it, and that lasts.
+    asked = only(build(built, root, "--bases", "bootstrap"))
+    assert asked["key"] != before["key"]
+    assert only(build(built, root))["key"] == asked["key"]

@@ -96,6 +96,19 @@ def test_without_its_record_an_image_is_checked_again_and_not_built(
     assert cell["image_id"] == built_horovod["image_id"]
 
 
+def test_only_a_check_as_an_unknown_user_counts(built: Built, tmp_path: Path) -> None:
+    def planned(state: Path) -> list[bool]:
+        ran = built.run("build", HOROVOD, "--dry-run", "--format", "json", state=state)
+        return [action["check"] for action in ran.json["actions"]]
+
+    as_root = built.run("check", HOROVOD, "--user", "0:0", "--format", "json", state=tmp_path / "root")
+    assert cell_of(as_root.json, HOROVOD)["status"] == "passed"
+    assert planned(tmp_path / "root") == [True]
+    as_unknown = built.run("check", HOROVOD, "--format", "json", state=tmp_path / "unknown")
+    assert cell_of(as_unknown.json, HOROVOD)["status"] == "passed"
+    assert planned(tmp_path / "unknown") == [False]
+
+
 def test_a_tampered_record_is_not_believed(built: Built, tmp_path: Path) -> None:
     state = tmp_path / "state"
     subprocess.run(["cp", "-a", built.environment["IMGBUILD_STATE_DIR"], state], check=True)
@@ -180,7 +193,7 @@ def test_check_takes_an_image_that_was_not_built_here(
     assert nothing.code == 10
     assert "python3" in nothing.json["cells"][0]["reasons"][0]
     missing = imgbuild("check", "--image", f"{prefix}-no-such-image:1", environment=built.environment)
-    assert missing.code == 9
+    assert missing.code == 18
     assert "holds no image" in missing.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +109,58 @@ def test_two_runs_at_once_build_one_image(built: Built, project: Project, tmp_pa
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted(output.count('"built": true') for output in outputs) == [0, 1]
+
+
+def test_two_runs_that_share_no_state_agree_on_one_candidate(
+    built: Built, project: Project, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    root = project("RUN echo apart && sleep 4")
+    arguments = ["build", "--no-check", "--only", "extras=one", "--format", "json", "--repository", built.repository]
+    runs = []
+    for name in ("here", "there"):
+        runs.append(start(arguments, {**built.environment, "IMGBUILD_STATE_DIR": str(tmp_path / name)}, root))
+        time.sleep(1.3)  # another second, so another creation date and another image id
+    cells = [json.loads(run.communicate(timeout=120)[0])["cells"][0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sorted(cell["built"] for cell in cells) == [False, True]
+    assert len({cell["image_id"] for cell in cells}) == 1
+    assert references(client, built.repository, cells[0]["key"]) == [cells[0]["candidate"]]
+
+
+def test_a_cell_without_an_image_does_not_cost_the_others_their_check(
+    built: Built, project: Project, tmp_path: Path
+) -> None:
+    root = project("RUN echo {{ cell.id }} only one is built")
+    assert built.run("build", "--no-check", "--only", "extras=one", cwd=root, state=tmp_path / "state").code == 0
+    ran = built.run("check", "*", "--format", "json", cwd=root, state=tmp_path / "state")
+    assert ran.code == 10
+    one, two = ran.json["cells"]
+    assert (one["checked"], one["reasons"]) == (True, ["the image has no python3 to run the check with"])
+    assert (two["checked"], two["exit_code"]) == (False, 18)
+    assert "holds no image" in two["reasons"][0]
+
+
+def test_a_state_directory_that_cannot_be_written(built: Built) -> None:
+    ran = built.run("build", "--rebuild", "--no-check", "--bases", "bootstrap", state=Path("/proc/imgbuild"))
+    assert ran.code == 17, ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_signal_ends_the_making_of_a_base(built: Built, tmp_path: Path, client: docker.DockerClient) -> None:
+    repository = f"{built.repository}-other"
+    environment = {**built.environment, "IMGBUILD_STATE_DIR": str(tmp_path)}
+    arguments = ["build", "--no-check", "--bases", "bootstrap", "--repository", repository, "--progress", "plain"]
+    run = start(arguments, environment, tmp_path)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "downloading" in line or "apt-get update" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert time.monotonic() - began < 25
+    assert references(client, repository, "base") == []
 
 
 def start(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.Popen[str]:

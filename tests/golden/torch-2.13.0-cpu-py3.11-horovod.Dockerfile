@@ -118,7 +118,7 @@ RUN --mount=type=tmpfs,target=/run \
         HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
     && pip --python /opt/venv/bin/python wheel --no-build-isolation --no-deps --wheel-dir /opt/horovod \
-        horovod==0.28.1
+        horovod
 
 FROM framework AS horovod
 # hadolint ignore=DL3013,DL3042
@@ -150,6 +150,7 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
     --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { /run/tools/bin/python -m pip "$@" \
         --quiet --no-input --no-cache-dir --disable-pip-version-check \
@@ -158,7 +159,7 @@ RUN --mount=type=tmpfs,target=/run \
         tensorboard \
         dask \
         distributed \
-    && python -c 'import tensorboard, dask, distributed'
+    && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
@@ -167,8 +168,7 @@ ENV HOME=/home/user \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
     PYTORCH_VERSION=2.13.0
 LABEL org.opencontainers.image.title="pytorch" \
-      org.opencontainers.image.version="2.13.0" \
-      org.opencontainers.image.base.name="debian:bookworm-slim"
+      org.opencontainers.image.version="2.13.0"
 WORKDIR /workspace
 USER 1000:1000
 EXPOSE 6006

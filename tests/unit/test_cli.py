@@ -79,6 +79,119 @@ def test_render_writes_checks_and_notices_what_differs(tmp_path: Path) -> None:
     assert ran.returncode == 13
     assert "differs: out/torch-2.13.0-cpu-py3.11.Dockerfile" in ran.stdout
     assert "belongs to no cell: out/old.Dockerfile" in ran.stdout
+    assert "remove what belongs to no cell" in ran.stderr
+
+
+def test_render_check_compares_the_executable_bit_and_notices_files_that_are_left_over(tmp_path: Path) -> None:
+    assert run("render", "-o", "out", cwd=tmp_path).returncode == 0
+    out = tmp_path / "out"
+    # A user's own wheels and what git keeps there are no output.
+    wheels = next((out / "wheels").iterdir())
+    (wheels / "torch-2.13.0-py3-none-any.whl").write_bytes(b"")
+    (out / ".gitattributes").write_text("")
+    assert run("render", "-o", "out", "--check", cwd=tmp_path).returncode == 0
+    script = out / "files/entrypoint"
+    script.chmod(0o644)
+    (out / "files/old").write_text("x")
+    (out / "stray.whl").write_text("x")
+    (out / ".dockerignore").write_text("*")
+    (out / "link").symlink_to(out / "files")
+    ran = run("render", "-o", "out", "--check", cwd=tmp_path)
+    assert ran.returncode == 13
+    assert sorted(ran.stdout.splitlines()) == [
+        "belongs to no cell: out/.dockerignore",
+        "belongs to no cell: out/files/old",
+        "belongs to no cell: out/link",
+        "belongs to no cell: out/stray.whl",
+        "differs: out/files/entrypoint",
+    ]
+    assert "out/files/entrypoint" in run("render", "-o", "out", cwd=tmp_path).stdout
+    assert script.stat().st_mode & 0o777 == 0o755
+    some = run("render", "torch-2.13.0-cpu-py3.11", "-o", "out", "--check", cwd=tmp_path)
+    assert some.returncode == 0, "what the other cells need is not left over"
+
+
+def test_permissions_of_output_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run("render", "-o", "out", cwd=tmp_path).returncode == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out/files/entrypoint").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out/torch-2.13.0-cpu-py3.11.Dockerfile").stat().st_mode & 0o777 == 0o644
+
+
+DOCKERFILE = "torch-2.13.0-cpu-py3.11.Dockerfile"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (("render", "-o", "/proc/imgbuild"), "/proc/imgbuild/"),
+        (("render", "-o", "file/x"), "file"),
+        (("render", "-o", "blocked"), f"blocked/{DOCKERFILE}"),
+        (("render", "-o", "halfway"), "halfway/files"),
+        (("render", "-o", "nowhere"), "nowhere"),
+        (("render", "-o", "x" * 300), "x" * 300),
+        (("init", "/proc/imgbuild"), "/proc/imgbuild/matrix.yaml"),
+        (("init", "/dev/null"), "/dev/null"),
+        (("init", "taken"), "taken/matrix.yaml"),
+        (("init", "taken", "--force"), "taken/matrix.yaml"),
+        (("init", "x" * 300), "x" * 300),
+    ],
+)
+def test_output_that_cannot_be_written(tmp_path: Path, arguments: tuple[str, ...], where: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "blocked" / DOCKERFILE).mkdir(parents=True)
+    (tmp_path / "halfway").mkdir()
+    (tmp_path / "halfway/files").write_text("in the way")
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "taken/matrix.yaml").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    ran = run(*arguments, cwd=tmp_path)
+    assert ran.returncode == 5, ran.stderr
+    assert f"error: {where}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
+
+
+@pytest.mark.parametrize("name", ["matrix.yaml", "dockerfiles"])
+@pytest.mark.parametrize("make", ["a link that leads nowhere", "is not a"])
+def test_what_is_not_a_matrix_is_not_passed_over_for_the_shipped_one(tmp_path: Path, name: str, make: str) -> None:
+    path = tmp_path / name
+    if make == "a link that leads nowhere":
+        path.symlink_to("missing")
+    elif name == "matrix.yaml":
+        path.mkdir()
+    else:
+        path.write_text("")
+    ran = run("matrix", cwd=tmp_path)
+    assert (ran.returncode, make in ran.stderr, ran.stdout) == (5, True, ""), ran.stderr
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink()
+    assert run("matrix", cwd=tmp_path).returncode == 0
+
+
+def test_a_matrix_that_is_a_link_to_a_file_is_one(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_bytes((shipped_data() / "matrix.yaml").read_bytes())
+    (tmp_path / "matrix.yaml").symlink_to("other.yaml")
+    ran = run("matrix", cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", ["pytorch.Dockerfile.j2", "constraints/torch-2.13.0-py3.11.txt"])
+def test_a_template_or_constraints_that_are_not_utf8(tmp_path: Path, path: str) -> None:
+    assert run("init", ".", cwd=tmp_path).returncode == 0
+    file = tmp_path / "dockerfiles" / path
+    content = file.read_bytes()
+    file.write_bytes(content + b"# \xff\n")
+    ran = run("render", cwd=tmp_path)
+    assert ran.returncode == 6, ran.stderr
+    assert f"{path}:{content.count(10) + 1}:1: not UTF-8" in ran.stderr
+    file.write_bytes(content + "# é\n".encode())
+    assert run("render", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -127,6 +240,46 @@ def test_selectors_that_match_nothing_warn_and_an_empty_selection_is_a_usage_err
     ran = run("matrix", "--only", "python=3.9", cwd=tmp_path)
     assert ran.returncode == 2
     assert "no cell is selected" in ran.stderr
+
+
+EXCLUDED = """\
+exclude:
+  - {match: "torch-2.13.0-cpu-py3.11", reason: not today}
+"""
+
+
+def test_matrix_lists_the_excluded_cells_that_the_selection_means(tmp_path: Path) -> None:
+    text = (shipped_data() / "matrix.yaml").read_text()
+    assert "\nexclude:" not in text
+    (tmp_path / "matrix.yaml").write_text(text + EXCLUDED)
+    everything = run("matrix", cwd=tmp_path)
+    assert "1 cells, 1 excluded" in everything.stdout
+    assert "py3.11  excluded: not today" in everything.stdout
+    for arguments in (("*-horovod",), ("--skip", "*-py3.11"), ("--only", "extras=horovod")):
+        some = run("matrix", *arguments, cwd=tmp_path)
+        assert "1 cells, 0 excluded" in some.stdout
+        assert "not today" not in some.stdout
+        document = json.loads(run("matrix", *arguments, "--format", "json", cwd=tmp_path).stdout)
+        assert (len(document["cells"]), document["excluded"]) == (1, [])
+
+
+@pytest.mark.parametrize("reference", ["BAD REF", "", "Upper/case", "name:", "name@sha256:12"])
+def test_an_image_that_cannot_be_one_is_a_usage_error(tmp_path: Path, reference: str) -> None:
+    ran = run("check", "--image", reference, cwd=tmp_path)
+    assert ran.returncode == 2, ran.stderr
+    assert "--image" in ran.stderr
+    good = run("check", "--image", "host:5000/name:tag", cwd=tmp_path)
+    assert good.returncode == 7, "only the engine is missing"
+
+
+@pytest.mark.parametrize("command", [("build",), ("check", "--image", "x")])
+def test_deadlines(tmp_path: Path, command: tuple[str, ...]) -> None:
+    for value in ("nan", "inf", "-inf", "0", "86401", "soon"):
+        ran = run(*command, "--check-deadline", value, cwd=tmp_path)
+        assert ran.returncode == 2, value
+        assert "--check-deadline" in ran.stderr
+    for value in ("1", "86400", "1.5e2"):
+        assert run(*command, "--check-deadline", value, cwd=tmp_path).returncode == 7, value
 
 
 def test_no_engine(tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
 
 import builder.checks.groups
 from builder.cli import cli
@@ -42,13 +46,67 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
     assert [(document.name, target) for document, target in links if not (document.parent / target).exists()] == []
 
 
-def test_every_exit_code_is_documented() -> None:
+def errors_by_code() -> set[tuple[str, int]]:
     import builder.engine.errors
     import builder.errors
 
-    table = (ROOT / "docs/architecture.md").read_text()
-    for module in (builder.errors, builder.engine.errors):
-        for name, value in vars(module).items():
-            code = getattr(value, "exit_code", 1)
-            if isinstance(value, type) and issubclass(value, Exception) and code != 1:
-                assert re.search(rf"^\| .*\b{code}\b.* \|", table, re.MULTILINE), name
+    return {
+        (name, value.exit_code)
+        for module, base in (
+            (builder.errors, builder.errors.ImgbuildError),
+            (builder.engine.errors, builder.engine.errors.EngineError),
+        )
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, base) and value is not base
+    }
+
+
+def test_every_exit_code_is_documented() -> None:
+    table = (ROOT / "docs/architecture.md").read_text().split("## Exit codes", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| (\d+)[^|]*\|([^|]*)\|", table, re.MULTILINE)
+    documented = {(name, int(code)) for code, classes in rows for name in re.findall(r"`(\w+)`", classes)}
+    assert documented - {("UsageError", 2)} == errors_by_code()
+
+
+def test_the_help_lists_every_exit_code() -> None:
+    table = (ROOT / "docs/architecture.md").read_text().split("## Exit codes", 1)[1].split("\n## ", 1)[0]
+    # What is reserved is not there yet.
+    rows = [row for row in re.findall(r"^\| (\d[^|]*)\|(.*)", table, re.MULTILINE) if "reserved" not in row[1]]
+    codes = {int(code) for cell, _ in rows for code in re.findall(r"\d+", cell)}
+    text = (cli.help or "").split("Exit codes:", 1)[1]
+    assert {int(code) for code in re.findall(r"\b\d+\b", text)} == codes
+
+
+@pytest.mark.parametrize("module", ["builder.errors", "builder.engine.errors"])
+def test_the_tree_of_a_module_names_its_classes_and_codes(module: str) -> None:
+    loaded = importlib.import_module(module)
+    tree = dict(re.findall(r"[├└]── (\w+) +(\d+) ", loaded.__doc__ or ""))
+    assert len(tree) >= 8
+    assert set(tree.items()) <= {(name, str(code)) for name, code in errors_by_code()}
+    own = {name for name, _ in errors_by_code() if hasattr(loaded, name)}
+    assert {name for name in own if name not in (loaded.__doc__ or "")} == set()
+
+
+def shown_commands() -> list[list[str]]:
+    """`imgbuild matrix` and the selecting options, as the README shows them."""
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^\$ (imgbuild matrix[^#\n]*)", readme, re.MULTILINE)
+    options = re.findall(r"`(--(?:only|skip) [^`]+)`", readme)
+    return [shlex.split(line)[1:] for line in lines] + [["matrix", *shlex.split(option)] for option in options]
+
+
+def test_the_readme_shows_a_glob_and_a_term() -> None:
+    shown = shown_commands()
+    assert ["matrix"] in shown
+    assert {command[1] for command in shown if len(command) == 3} == {"--only", "--skip"}
+
+
+@pytest.mark.parametrize("command", shown_commands(), ids=" ".join)
+def test_what_the_readme_shows_works_and_selects_something(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(cli, command)
+    assert ran.exit_code == 0, ran.output
+    assert "matches no cell" not in ran.output
+    assert re.search(r"^[1-9]\d* cells, ", ran.output, re.MULTILINE)

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from builder.errors import LockTimeout, StateError
+from builder.errors import Interrupted, LockTimeout, StateError
 from builder.records import FileLock, Records, state_directory, write_atomically
 
 
@@ -167,3 +168,26 @@ def test_record_in_anothers_place_is_not_believed(tmp_path: Path, caplog: pytest
     _file(tmp_path, "checks").write_bytes(content)
     assert records.get("checks", "bad") is None
     assert "damaged" in caplog.text
+
+
+def test_waiting_for_a_lock_says_for_whom_and_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    cancel = threading.Event()
+    told: list[str] = []
+
+    def tell(holder: str) -> None:
+        told.append(holder)
+        cancel.set()
+
+    with FileLock(path, timeout=5):
+        began = time.monotonic()
+        with (
+            pytest.raises(Interrupted, match=f"process {os.getpid()}"),
+            FileLock(path, 60, cancel=cancel, on_wait=tell),
+        ):
+            pass
+        assert time.monotonic() - began < 10
+    assert len(told) == 1
+    assert f"process {os.getpid()}" in told[0]
+    with FileLock(path, timeout=1, on_wait=tell):
+        assert len(told) == 1, "a free lock is not waited for"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.errors import RenderError
 from builder.lock import BasePin, Bases
-from builder.matrix import Cell, load_matrix
+from builder.matrix import Cell, Extra, load_matrix
 from builder.project import shipped_data
 from builder.render import Recipe, Renderer, channel_variable, parse_constraints, render_all
 
@@ -86,6 +89,66 @@ def test_an_error_names_the_line_of_the_template(directory: Path, cell: Cell) ->
     with pytest.raises(RenderError) as caught:
         render(directory, cell, "FROM x\n\n{{ nothing_here }}\n")
     assert caught.value.where.endswith(f"{cell.framework.template}:3:1")
+
+
+def test_a_template_can_refuse_a_cell(directory: Path, cell: Cell) -> None:
+    text = "FROM x\n\n{% if cell.python == '3.11' %}{{ fail('no ' ~ cell.python) }}{% endif %}\n"
+    with pytest.raises(RenderError) as caught:
+        render(directory, cell, text)
+    assert caught.value.message == f"cell {cell.id}: no 3.11"
+    assert caught.value.where.endswith(f"{cell.framework.template}:3:1")
+    assert "FROM x" in render(directory, replace(cell, python="3.13"), text).dockerfile
+
+
+def shipped(cell: Cell, *extras: Extra, **fields: str) -> Recipe:
+    """The shipped template for the cell with these extras, whatever its constraints hold."""
+    return Renderer(shipped_data() / "dockerfiles").render(replace(cell, extras=extras, **fields))
+
+
+def an_extra(name: str, *packages: str, version: str | None = None, controller: str | None = None) -> Extra:
+    return Extra(name=name, packages=packages or (name,), version=version, controller=controller, named=True)
+
+
+@pytest.mark.parametrize("controller", [None, "gloo"])
+@pytest.mark.parametrize("version", [None, "0.28.1"])
+def test_the_shipped_template_leaves_horovods_version_to_the_constraints(
+    cell: Cell, version: str | None, controller: str | None
+) -> None:
+    text = shipped(cell, an_extra("horovod", version=version, controller=controller)).dockerfile
+    assert "HOROVOD_WITH_GLOO=1" in text
+    assert re.search(r"--wheel-dir /opt/horovod \\\n +horovod\n", text)
+    assert "None" not in text
+
+
+def test_the_shipped_template_imports_by_distribution(cell: Cell) -> None:
+    extras = (an_extra("board", "tensorboard-data-server", "typing-extensions"), an_extra("dask"))
+    recipe = shipped(cell, *extras)
+    assert "python /run/warm-up tensorboard-data-server typing-extensions dask\n" in recipe.dockerfile
+    assert "files/warm-up" in [file.path for file in recipe.files]
+    assert "warm-up" not in shipped(cell).dockerfile
+
+
+@pytest.mark.parametrize(
+    ("extras", "fields", "message"),
+    [
+        ((), {"cuda": "13.0"}, "this template makes images for CPUs, not for CUDA 13.0"),
+        ((an_extra("horovod", controller="mpi"),), {}, "this template builds Horovod with Gloo, not with MPI"),
+        ((an_extra("horovod", "horovod", "dask"),), {}, "must bring the package horovod and no other"),
+        ((an_extra("ring", "dask", "horovod"),), {}, "move it from the extra ring to one named horovod"),
+    ],
+)
+def test_what_the_shipped_template_cannot_do(
+    cell: Cell, extras: tuple[Extra, ...], fields: dict[str, str], message: str
+) -> None:
+    with pytest.raises(RenderError) as caught:
+        shipped(cell, *extras, **fields)
+    assert message in caught.value.message
+    assert re.search(r"pytorch\.Dockerfile\.j2:\d+:1$", caught.value.where)
+
+
+def test_the_shipped_template_installs_one_framework(cell: Cell) -> None:
+    with pytest.raises(RenderError, match="installs torch, not numpy"):
+        shipped(replace(cell, framework=replace(cell.framework, name="numpy", version="2.4.6")))
 
 
 def test_a_link_that_leaves_the_directory_is_refused(directory: Path, cell: Cell, tmp_path: Path) -> None:
@@ -177,6 +240,52 @@ def test_constraints_must_agree_with_the_cell(directory: Path, cell: Cell) -> No
         render(directory, cell, "FROM x\n")
     (directory / cell.framework.constraints).write_text(CONSTRAINTS)
     assert render(directory, cell, "FROM x\n").constraints["torch"] == "2.13.0+cpu"
+
+
+def test_files_that_cannot_be_read_are_named(directory: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "part.j2").write_bytes(b"first\n\xff\n")
+    with pytest.raises(RenderError, match="not UTF-8") as caught:
+        render(directory, cell, "{% include 'part.j2' %}\n")
+    assert caught.value.where == "part.j2:2:1"
+    (directory / "part.j2").write_bytes(b"first\nsecond\n")
+    assert "second" in render(directory, cell, "{% include 'part.j2' %}\n").dockerfile
+
+    # Root may read everything, so a refusal has to be played.
+    (directory / "secret").write_text("x")
+    assert [file.path for file in render(directory, cell, "{{ file('secret') }}\n").files][-1] == "secret"
+    read_bytes = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path.name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    with pytest.raises(RenderError, match="cannot be read: Permission denied") as caught:
+        render(directory, cell, "{{ file('secret') }}\n")
+    assert caught.value.where == str(directory / "secret")
+
+
+def test_a_template_that_may_not_be_read_is_named(directory: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = write(directory, cell, "FROM x\n")
+    path = str(directory / cell.framework.template)
+
+    def refusing(file: object, *arguments: Any, **options: Any) -> Any:
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open(file, *arguments, **options)  # type: ignore[call-overload]  # noqa: PTH123
+
+    monkeypatch.setattr("jinja2.loaders.open", refusing, raising=False)
+    with pytest.raises(RenderError, match="cannot be read: Permission denied") as caught:
+        renderer.render(cell)
+    assert caught.value.where == path
+    monkeypatch.undo()
+    assert "FROM x" in renderer.render(cell).dockerfile
+
+
+def test_text_that_no_file_can_hold_is_refused(directory: Path, cell: Cell) -> None:
+    with pytest.raises(RenderError, match="UnicodeEncodeError"):
+        render(directory, cell, "FROM x\n# {{ '\\ud800' }}\n")
 
 
 def test_channel_variables_are_shell_names() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ConfigError
-from builder.matrix import Matrix, select
+from builder.matrix import Matrix, select, select_excluded
 from builder.matrix.declare import declare
 from builder.matrix.expand import expand
 from builder.source import parse
@@ -34,6 +34,7 @@ exclude: [{match: {framework: "jax==*", extras: horovod}, reason: no JAX support
 overrides: [{match: "*-py3.13*", set: {base: trixie}}]
 tags: ["{version}-{cuda}-py{python}{extras}"]
 """
+EXAMPLE = "for example `*-horovod` or `python=3.11`"
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +87,34 @@ def test_globs_match_the_whole_id_and_its_case(matrix: Matrix) -> None:
         ("framework=torch==2.13.0", 8),
         ("framework=jax==0.*", 4),
         ("base=trixie", 6),
+        ("*-horovod", 4),
+        ("torch-*", 8),
     ],
 )
 def test_only_and_skip_divide_the_matrix(matrix: Matrix, term: str, count: int) -> None:
     kept, left = ids(matrix, only=(term,)), ids(matrix, skip=(term,))
     assert len(kept) == count
     assert sorted(kept + left) == sorted(cell.id for cell in matrix.cells)
+
+
+def test_globs_over_ids_are_alternatives_and_add_up_with_axes(matrix: Matrix) -> None:
+    horovod = ["torch-2.13.0-cpu-py3.11-horovod", "torch-2.13.0-cuda13.0-py3.11-horovod"]
+    assert ids(matrix, only=("*-horovod", "python=3.11")) == horovod
+    assert len(ids(matrix, only=("*-horovod", "jax-*"))) == 8
+    assert ids(matrix, "*-horovod", skip=("*-cuda13.0-*", "python=3.13")) == horovod[:1]
+
+
+def test_excluded_cells_are_chosen_by_the_same_arguments(matrix: Matrix) -> None:
+    def excluded(*patterns: str, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> int:
+        return len(select_excluded(matrix, patterns, only=only, skip=skip))
+
+    assert excluded() == len(matrix.excluded) == 4
+    assert (excluded("jax-*"), excluded("torch-*")) == (4, 0)
+    assert (excluded(only=("python=3.11",)), excluded(skip=("python=3.11",))) == (2, 2)
+    assert (excluded(only=("framework=jax", "*-cpu-*")), excluded(only=("framework=torch",))) == (2, 0)
+    assert (excluded(only=("extras=horovod",)), excluded(skip=("*-horovod",))) == (4, 0)
+    with pytest.raises(ConfigError):
+        excluded(only=("pyton=3.11",))
 
 
 def test_terms_on_one_axis_are_alternatives_and_axes_add_up(matrix: Matrix) -> None:
@@ -129,13 +152,16 @@ def test_a_term_that_matches_nothing(matrix: Matrix) -> None:
     selection = select(matrix, [], skip=["extras=horovd"])
     assert selection.cells == matrix.cells
     assert selection.warnings == ("`extras=horovd` matches no cell; did you mean `horovod`?",)
+    selection = select(matrix, [], skip=["torch-2.13.0-cpu-py3.12"])
+    assert selection.cells == matrix.cells
+    assert selection.warnings == ("`torch-2.13.0-cpu-py3.12` matches no cell; did you mean `torch-2.13.0-cpu-py3.13`?",)
 
 
 @pytest.mark.parametrize(
     ("term", "message", "hint"),
     [
-        ("python", "`python` is not of the form `axis=glob`", "for example `python=3.11`"),
-        ("python=", "`python=` is not of the form `axis=glob`", "for example `python=3.11`"),
+        ("", "`` is neither a glob over cell ids nor of the form `axis=glob`", EXAMPLE),
+        ("python=", "`python=` is neither a glob over cell ids nor of the form `axis=glob`", EXAMPLE),
         ("pyton=3.11", "`pyton` is not an axis", "did you mean `python`?"),
     ],
 )

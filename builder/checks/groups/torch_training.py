@@ -97,7 +97,7 @@ def _amp(torch: Any) -> Measured:
     "torch.train.scaler",
     level="cpu",
     deadline=120,
-    catches="A gradient scaler that skips every step, diverges, or lets an overflow into the weights.",
+    catches="A gradient scaler that skips every step, diverges, never unscales, or lets an overflow into the weights.",
 )
 def _scaler(torch: Any) -> Measured:
     from builder.checks import training
