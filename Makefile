@@ -15,30 +15,38 @@ help:
 	@echo "make golden  write the golden Dockerfiles anew"
 	@echo "make schema  write docs/matrix.schema.json and the tables of docs/matrix.md anew"
 
-$(BIN)/imgbuild: pyproject.toml .ci/prepare
+# imgbuild alone, and with what its tests and linters need.
+INSTALLED := $(VENV)/.installed
+EXTRAS := $(VENV)/.installed-extras
+
+$(INSTALLED): pyproject.toml .ci/prepare
 	PYTHON=$(PYTHON) .ci/prepare environment $(VENV)
 	@touch $@
 
-demo: $(BIN)/imgbuild
+$(EXTRAS): pyproject.toml .ci/prepare
+	PYTHON=$(PYTHON) .ci/prepare environment $(VENV) test,dev
+	@touch $(INSTALLED) $@
+
+demo: $(INSTALLED)
 	.ci/prepare engine
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/demo
 
-test: $(BIN)/imgbuild
+test: $(EXTRAS)
 	.ci/prepare engine
 	$(BIN)/pytest
 
-unit: $(BIN)/imgbuild
+unit: $(EXTRAS)
 	$(BIN)/pytest -m "not engine and not gpu"
 
-lint: $(BIN)/imgbuild
+lint: $(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-golden: $(BIN)/imgbuild
+golden: $(EXTRAS)
 	$(BIN)/pytest -q tests/unit/test_golden.py --update-golden
 
-schema: $(BIN)/imgbuild
+schema: $(INSTALLED)
 	$(BIN)/python -m builder.matrix.describe schema > docs/matrix.schema.json
 	$(BIN)/python -m builder.matrix.describe docs docs/matrix.md
 

@@ -75,7 +75,8 @@ def context_trees(recipes: Iterable[Recipe], site: Site) -> tuple[FileTree, File
             # An empty directory is not synchronised when nothing asks for it by name; a file in it always is.
             context.add_bytes(f"{directory}/.keep", b"")
             for wheel in site_wheels(site, recipe.constraints):
-                context.add_file(f"{directory}/{wheel.name}", wheel)
+                # A link would go as a link, and dangle in the build.
+                context.add_file(f"{directory}/{wheel.name}", wheel.resolve())
     return context, dockerfiles
 
 

@@ -85,7 +85,7 @@ class CheckMemory:
             reason = str(reasons[0]) if isinstance(reasons, list) and reasons else "it gave no result"
             return Remembered(passed=False, reason=reason)
         try:
-            verdict = judge(expectation(recipe), parse_result(raw.encode(), nonce))
+            verdict = judge(expectation(recipe), parse_result(raw.encode(), nonce, suite().checks))
         except NoResult as error:
             return Remembered(passed=False, reason=error.message)
         if verdict.status is VerdictStatus.PASSED:

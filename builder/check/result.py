@@ -131,8 +131,13 @@ class CheckResult:
     checks: tuple[CheckOutcome, ...]
 
 
-def parse_result(data: bytes, nonce: str) -> CheckResult:
+def parse_result(data: bytes, nonce: str, suite_checks: frozenset[str] = frozenset()) -> CheckResult:
     """Reads a result that was asked for with `nonce`.
+
+    Args:
+        data: as the container wrote it.
+        nonce: what the request said.
+        suite_checks: the names of the suite's checks; each must have its line, also one that did not run.
 
     Raises:
         NoResult: it is too large, no JSON, of another form, not complete, or an answer to another request.
@@ -162,6 +167,9 @@ def parse_result(data: bytes, nonce: str) -> CheckResult:
     names = [check.name for check in checks]
     if len(set(names)) != len(names):
         raise NoResult("the result has two checks of one name")
+    lacking = sorted(suite_checks - set(names))
+    if lacking:
+        raise NoResult(f"the result says nothing of {', '.join(lacking)}")
     return CheckResult(
         level=root.level("level"),
         started=root.text("started"),

@@ -15,6 +15,7 @@ from builder.engine.connection import Engine
 from builder.engine.containers import RunRequest, RunResult
 from builder.engine.containers import run as run_container
 from builder.engine.errors import ContainerError
+from builder.engine.images import inspect
 from builder.errors import ConfigError
 from builder.matrix import Level
 
@@ -36,6 +37,8 @@ _COMMAND = (
 )
 _TMPFS = {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=1g"}
 _LOG_LINES = 12
+_PIDS = 4096
+"""Processes and threads of a check; two ranks, a cluster and their thread pools take some hundreds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,9 @@ def check_image(
         read_only=True,
         tmpfs=_TMPFS,
         cap_drop=("ALL",),
+        # A leak or a fork bomb of a broken image must end the check, not the machine.
+        memory_bytes=engine.info().memory_bytes * 3 // 4 or None,
+        pids_limit=_PIDS,
         no_new_privileges=True,
         gpus=gpus,
         files={"suite.pyz": packed.archive, "request.json": _request(nonce, level, uid)},
@@ -124,10 +130,15 @@ def check_image(
     raw = run.outputs.get(_RESULT, b"")
     result: CheckResult | None = None
     try:
-        result = _result(run, nonce, deadline)
+        result = _result(run, nonce, deadline, packed.checks)
         verdict = judge(expectation, result)
     except NoResult as refusal:
-        verdict = failed_verdict(level, refusal.message)
+        reasons = [refusal.message]
+        if run.exit_code and not raw:
+            image = inspect(engine, image_id)
+            if image is not None and image.entrypoint:
+                reasons.append(f"the check was started through the image's entrypoint, {' '.join(image.entrypoint)}")
+        verdict = failed_verdict(level, *reasons)
     return CheckRun(
         verdict=verdict,
         result=result,
@@ -158,7 +169,7 @@ def _request(nonce: str, level: Level, uid: str) -> bytes:
     return json.dumps(request).encode()
 
 
-def _result(run: RunResult, nonce: str, deadline: float) -> CheckResult:
+def _result(run: RunResult, nonce: str, deadline: float, suite_checks: frozenset[str]) -> CheckResult:
     """The result of a container that ended. Raises NoResult with the reason why there is none."""
     if run.timed_out:
         raise NoResult(f"the check did not end within {deadline:g} s and was killed")
@@ -169,7 +180,7 @@ def _result(run: RunResult, nonce: str, deadline: float) -> CheckResult:
     if _RESULT in run.refused:
         raise NoResult("the result is not a regular file")
     if _RESULT in run.outputs and run.exit_code == 0:
-        return parse_result(run.outputs[_RESULT], nonce)
+        return parse_result(run.outputs[_RESULT], nonce, suite_checks)
     if run.exit_code == 0:
         raise NoResult("exit code 0 but no result was written")
     tail = [line(text) for text in run.log_tail.splitlines() if text.strip()][-_LOG_LINES:]

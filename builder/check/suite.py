@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.resources
 import io
@@ -30,10 +31,12 @@ class Suite:
     Attributes:
         archive: a zip that `python3` runs.
         sha256: of the archive, in hex; part of a check's evidence, never of an image's key.
+        checks: the names of its checks: a result that lacks one is no result.
     """
 
     archive: bytes
     sha256: str
+    checks: frozenset[str]
 
 
 @cache
@@ -56,7 +59,23 @@ def pack(sources: Mapping[str, bytes]) -> Suite:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, members[name])
     data = stream.getvalue()
-    return Suite(archive=data, sha256=hashlib.sha256(data).hexdigest())
+    return Suite(archive=data, sha256=hashlib.sha256(data).hexdigest(), checks=_names(sources))
+
+
+def _names(sources: Mapping[str, bytes]) -> frozenset[str]:
+    """The names in every `@GROUP.check("name", …)`, read from the source: the suite is never imported here."""
+    return frozenset(
+        call.args[0].value
+        for path, source in sources.items()
+        if path.startswith("groups/")
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "check"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    )
 
 
 def modules_in(directory: Traversable, prefix: str = "") -> dict[str, bytes]:

@@ -66,7 +66,8 @@ RUN {{ site.pip_mounts(constraints) }} \\
     {{ site.enter_pip(none) }} \\
     && echo RANDOM > /random \\
 {%- if extras.index is defined %}
-    && pip install --target /installed --retries 0 tiny-site-wheel
+{#- Verbose, because a quiet pip does not say why an index does not count. #}
+    && pip install --target /installed --retries 0 --verbose tiny-site-wheel
 {%- else %}
     && for name in SEEN; do echo "saw $name $(printenv "$name" | tr -d '\\n' | sha256sum)"; done \\
     && echo "saw ca.crt $(sha256sum < /run/secrets/ca.crt)" \\

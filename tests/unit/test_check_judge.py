@@ -18,6 +18,7 @@ from builder.check import (
     judge,
     parse_result,
     required_checks,
+    suite,
 )
 from builder.errors import CheckFailed, ConfigError
 from builder.matrix import Level
@@ -392,3 +393,13 @@ def test_required_checks_follow_the_packages() -> None:
     assert "horovod.*" not in required_checks(["torch"])
     assert "tensorboard.*" in required_checks(["torch", "tensorboard"])
     assert required_checks([])
+
+
+def test_a_result_must_have_a_line_for_every_check_of_the_suite() -> None:
+    names = suite().checks
+    assert {"torch.train.amp", "horovod.weights", "static.python", "torch.gpu.train.amp"} <= names
+    data = json.dumps(document(checks=[check(name) for name in sorted(names)])).encode()
+    assert {line.name for line in parse_result(data, NONCE, names).checks} == names
+    data = json.dumps(document(checks=[check(name) for name in sorted(names - {"torch.train.amp"})])).encode()
+    with pytest.raises(NoResult, match=r"says nothing of torch\.train\.amp"):
+        parse_result(data, NONCE, names)
