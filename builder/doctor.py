@@ -7,6 +7,7 @@ is fit, it only reports GPU levels as not run.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import tempfile
 import urllib.parse
@@ -69,7 +70,7 @@ def examine(site: Site, *, needed_bytes: int = NEEDED_FOR_CUDA) -> tuple[Finding
         proxies_line(site),
         local_wheels_line(site),
         mirror_line(site),
-        bootstrap_line(shutil.which("mmdebstrap")),
+        bootstrap_line(shutil.which("mmdebstrap"), user_space_hint()),
         state_line(site.state_dir),
     ]
     return tuple(
@@ -241,18 +242,41 @@ def mirror_line(site: Site) -> Finding:
     return Finding(name="apt mirror", status=Status.PASSED, detail=site.apt_mirror + _from(site, "apt_mirror"))
 
 
-def bootstrap_line(program: str | None) -> Finding:
-    """Whether bases can be made without a registry; `program` is mmdebstrap's path, None when it is not installed."""
-    if program:
-        return Finding(
-            name="mmdebstrap", status=Status.PASSED, detail=f"{program}: bases can be made without a registry"
-        )
-    return Finding(
-        name="mmdebstrap",
-        status=Status.NOT_RUN,
-        detail="not installed: bases can only come from a registry",
-        mend="sudo apt-get install mmdebstrap",
-    )
+def bootstrap_line(program: str | None, user_space: str) -> Finding:
+    """Whether bases can be made without a registry.
+
+    Args:
+        program: mmdebstrap's path; None when it is not installed.
+        user_space: as of `user_space_hint`.
+    """
+    name, otherwise = "mmdebstrap", "bases can only come from a registry"
+    if not program:
+        detail, mend = f"not installed: {otherwise}", "sudo apt-get install mmdebstrap"
+        return Finding(name=name, status=Status.NOT_RUN, detail=detail, mend=mend)
+    if user_space:
+        detail = f"{program}, but this user is not root and has no ids for a user name space: {otherwise}"
+        return Finding(name=name, status=Status.NOT_RUN, detail=detail, mend=user_space)
+    return Finding(name=name, status=Status.PASSED, detail=f"{program}: bases can be made without a registry")
+
+
+def user_space_hint(subuid: Path = Path("/etc/subuid")) -> str:
+    """What gives this user the ids that mmdebstrap needs without root; empty when nothing is missing."""
+    uid = os.geteuid()
+    if uid == 0:
+        return ""
+    if shutil.which("newuidmap") is None:
+        return "sudo apt-get install uidmap"
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    try:
+        owners = {line.partition(":")[0] for line in subuid.read_text(errors="replace").splitlines()}
+    except OSError:
+        owners = set()
+    if owners & {user, str(uid)}:
+        return ""
+    return f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
 
 
 def state_line(directory: Path) -> Finding:

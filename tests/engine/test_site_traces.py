@@ -240,10 +240,10 @@ def found_in_image(client: docker.DockerClient, image: str, words: Iterable[byte
             if data.startswith(b"\x1f\x8b"):
                 data = gzip.decompress(data)
             # A layer is a tar file without compression: names and contents are in it as they are.
-            found += [f"{member.name}: {excerpt}" for excerpt in excerpts(data, words)]
+            found += [f"{member.name}: {excerpt!r}" for excerpt in excerpts(data, words)]
     texts = {"history": client.api.history(image), "inspect": client.api.inspect_image(image)}
     for name, text in texts.items():
-        found += [f"{name}: {excerpt}" for excerpt in excerpts(json.dumps(text).encode(), words)]
+        found += [f"{name}: {excerpt!r}" for excerpt in excerpts(json.dumps(text).encode(), words)]
     return found
 
 
@@ -258,7 +258,7 @@ def found_here(project: Project, ran: Ran, words: Iterable[bytes]) -> list[str]:
     for path in project.state.rglob("*"):
         texts[str(path)] = str(path).encode() + (path.read_bytes() if path.is_file() else b"")
     assert len(texts) > 2, "the command remembers something"
-    return [f"{name}: {excerpt}" for name, data in texts.items() for excerpt in excerpts(data, words)]
+    return [f"{name}: {excerpt!r}" for name, data in texts.items() for excerpt in excerpts(data, words)]
 
 
 def test_the_site_reaches_the_step_and_leaves_no_trace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -157,9 +158,27 @@ def test_local_wheels(tmp_path: Path) -> None:
 
 
 def test_mmdebstrap() -> None:
-    assert doctor.bootstrap_line("/usr/bin/mmdebstrap").status is Status.PASSED
-    missing = doctor.bootstrap_line(None)
+    assert doctor.bootstrap_line("/usr/bin/mmdebstrap", "").status is Status.PASSED
+    missing = doctor.bootstrap_line(None, "")
     assert (missing.status, missing.mend) == (Status.NOT_RUN, "sudo apt-get install mmdebstrap")
+    unfit = doctor.bootstrap_line("/usr/bin/mmdebstrap", "sudo apt-get install uidmap")
+    assert (unfit.status, unfit.mend) == (Status.NOT_RUN, "sudo apt-get install uidmap")
+    assert "only come from a registry" in unfit.detail
+
+
+def test_mmdebstrap_needs_root_or_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    subuid = tmp_path / "subuid"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert doctor.user_space_hint(subuid) == ""
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert doctor.user_space_hint(subuid) == "sudo apt-get install uidmap"
+    (tmp_path / "newuidmap").touch(0o755)
+    assert "--add-subuids" in doctor.user_space_hint(subuid)
+    subuid.write_text("someone:100000:65536\n14242:1:1\n")
+    assert doctor.user_space_hint(subuid).endswith(" 4242")
+    subuid.write_text("someone:100000:65536\n4242:165536:65536\n")
+    assert doctor.user_space_hint(subuid) == ""
 
 
 def test_state_directory(tmp_path: Path) -> None:
