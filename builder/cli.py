@@ -131,10 +131,14 @@ progress_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
 def init(directory: Path, force: bool, dry_run: bool) -> None:
     """Write the default matrix.yaml and its templates into DIRECTORY, as a project to start from."""
-    from builder.project import DOCKERFILES, MATRIX, is_written, refuse_obstacles, shipped_data, write_output
+    from builder.project import DOCKERFILES, MATRIX, SCHEMA, is_written, refuse_obstacles, shipped_data, write_output
 
     data = shipped_data()
-    sources = [data / MATRIX, *sorted(path for path in (data / DOCKERFILES).rglob("*") if path.is_file())]
+    sources = [
+        data / MATRIX,
+        data / SCHEMA,
+        *sorted(path for path in (data / DOCKERFILES).rglob("*") if path.is_file()),
+    ]
     targets = [
         (directory / source.relative_to(data), source.read_bytes(), 0o755 if os.access(source, os.X_OK) else 0o644)
         for source in sources

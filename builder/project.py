@@ -14,6 +14,8 @@ from builder.records import write_atomically
 
 MATRIX = "matrix.yaml"
 DOCKERFILES = "dockerfiles"
+SCHEMA = "docs/matrix.schema.json"
+"""Where the first line of the shipped matrix sends editors."""
 
 
 @dataclass(frozen=True, kw_only=True)

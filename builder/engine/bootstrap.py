@@ -26,8 +26,8 @@ from builder.engine.images import ImageDetails, inspect, list_images, load_archi
 from builder.engine.mmdebstrap import CLEAN_UP, PATH_EXCLUDES, make_root
 from builder.engine.reference import Reference
 
-RECIPE_LABEL = "imgbuild.base.recipe"
-PACKAGES_LABEL = "imgbuild.base.packages"
+RECIPE_LABEL = "io.imgbuild.base.recipe"
+PACKAGES_LABEL = "io.imgbuild.base.packages"
 
 DISTRIBUTIONS = ("debian", "ubuntu")
 
@@ -208,7 +208,6 @@ def make_base(
             labels={
                 RECIPE_LABEL: recipe.sha256,
                 PACKAGES_LABEL: packages.sha256,
-                "org.opencontainers.image.base.name": f"{recipe.distribution}:{recipe.suite}",
             },
             reference=base_reference(recipe, packages.sha256, repository),
         )

@@ -23,8 +23,8 @@ from builder.engine.errors import EngineRefused
 NAME_PREFIX = "imgbuild-run-"
 """Every container's name begins so: an image can hand down a label, but not a name."""
 
-HOST_LABEL = "imgbuild.owner.host"
-PROCESS_LABEL = "imgbuild.owner.process"
+HOST_LABEL = "io.imgbuild.owner.host"
+PROCESS_LABEL = "io.imgbuild.owner.process"
 
 
 @dataclass(frozen=True, kw_only=True)

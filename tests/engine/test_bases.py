@@ -97,7 +97,12 @@ def serve(program: Path, engine: Engine, built: Built, prefix: str) -> Iterator[
         container.ports["5000/tcp"] = ("127.0.0.1", None)  # not on every interface, as with_exposed_ports would
         container.start()
         containers.append(container)
-        return Registry(address=f"127.0.0.1:{container.get_exposed_port(5000)}", stop=container.stop)
+
+        def stop() -> None:
+            containers.remove(container)
+            container.stop()
+
+        return Registry(address=f"127.0.0.1:{container.get_exposed_port(5000)}", stop=stop)
 
     yield start
     for container in containers:

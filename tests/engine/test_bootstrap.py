@@ -105,7 +105,7 @@ def test_child_with_the_inherited_labels_is_no_base(
     child = inspect(engine, f"{prefix}/base:child")
     assert child is not None
     try:
-        assert child.labels["imgbuild.base.recipe"] == recipe.sha256
+        assert child.labels["io.imgbuild.base.recipe"] == recipe.sha256
         assert len(child.layers) == 2
         found = find_base(engine, recipe, f"{prefix}/base")
         assert found is not None

@@ -247,9 +247,9 @@ def test_interrupted_process_removes_its_container(shell: Runner, engine: Engine
     ("changes", "abandoned"),
     [
         ({}, False),
-        ({"imgbuild.owner.host": "another"}, None),
-        ({"imgbuild.owner.process": "other-boot/1/1"}, True),
-        ({"imgbuild.owner.process": "junk"}, None),
+        ({"io.imgbuild.owner.host": "another"}, None),
+        ({"io.imgbuild.owner.process": "other-boot/1/1"}, True),
+        ({"io.imgbuild.owner.process": "junk"}, None),
     ],
 )
 def test_owner_is_told_by_machine_boot_and_start(
@@ -267,7 +267,7 @@ def test_owner_is_told_by_machine_boot_and_start(
 def test_container_with_our_labels_and_another_name_is_left_alone(engine: Engine, prefix: str, tiny_base: str) -> None:
     """Labels come with an image that was committed from a container; names do not."""
     name = f"{prefix}-mine"
-    labels = {**owner_labels(), "imgbuild.owner.process": "other-boot/1/1"}
+    labels = {**owner_labels(), "io.imgbuild.owner.process": "other-boot/1/1"}
     body = {"Image": tiny_base, "Cmd": ["true"], "Labels": labels}
     engine.call("POST", "/containers/create", doing="create", params={"name": name}, json=body).close()
     try:

@@ -29,7 +29,7 @@ from builder.engine.errors import (
     BuildStalled,
     ContextError,
     DiskFull,
-    EngineError,
+    EngineUnavailable,
 )
 from builder.engine.session import SecretValue, Session, shared_key_for
 from builder.engine.trace import Event, StepLog
@@ -473,7 +473,7 @@ def test_closed_session_fails_the_build(workshop: Workshop, engine: Engine) -> N
     before = session.is_open
     session.close()
     assert (before, session.is_open) == (True, False)
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineUnavailable, match="session is closed"):
         build(engine, session, BuildRequest(), idle_timeout=30)
 
 

@@ -52,8 +52,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
-    && /opt/tools/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
-        --constraint /run/constraints.txt pip
+    && /opt/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --progress-bar off \
+        --root-user-action ignore --constraint /run/constraints.txt pip
 
 # The framework. Bytecode is kept for what an import needs, not for everything.
 FROM system AS framework
@@ -72,7 +72,7 @@ RUN --mount=type=tmpfs,target=/run \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && channel="${IMGBUILD_CHANNEL_PYTORCH_CPU-https://download.pytorch.org/whl/cpu}" \
     && pip() { /run/tools/bin/python -m pip "$@" \
-        --quiet --no-input --no-cache-dir --disable-pip-version-check \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
         --constraint /run/constraints.txt --find-links /run/wheels \
         ${channel:+--extra-index-url "$channel"}; } \
     && python3 -m venv --without-pip /opt/venv \
@@ -94,7 +94,7 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { /run/tools/bin/python -m pip "$@" \
-        --quiet --no-input --no-cache-dir --disable-pip-version-check \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
         --constraint /run/constraints.txt --find-links /run/wheels; } \
     && pip --python /opt/venv/bin/python install --no-compile \
         tensorboard \

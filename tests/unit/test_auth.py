@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         found.credentials("broken.test")
     with pytest.raises(RegistryError, match=r"login for other\.test"):
         found.credentials("other.test")
+
+
+def test_credential_helper_that_waits_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text("#!/bin/sh\nread host\nexec sleep 30\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("builder.engine.auth._PATIENCE", 0.3, raising=False)
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match=r"login for r\.test.* did not answer"):
+        logins(tmp_path, {"credsStore": "mine"}).credentials("r.test")
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from builder.engine.bootstrap import (
     installed_packages,
     parse_packages,
 )
-from builder.engine.errors import BaseUnavailable
+from builder.engine.errors import BaseUnavailable, DiskFull
 
 _RECIPE = BootstrapRecipe(suite="bookworm", architecture="amd64", include=("bb", "aa"))
 _STATUS = """\
@@ -212,6 +212,18 @@ def test_failure_tells_what_mmdebstrap_said(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(BaseUnavailable, match="E: no") as caught:
         _make_root(tmp_path)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["dpkg: error: failed to write (No space left on device)", "E: You don't have enough free space in /x/archives/."],
+)
+def test_full_disk_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    _stand_in(tmp_path, monkeypatch, f'echo "{said}" >&2; echo "E: mmdebstrap failed" >&2; exit 25')
+    with pytest.raises(DiskFull, match="this machine's disk is full") as caught:
+        _make_root(tmp_path)
+    assert said in caught.value.message
+    assert "TMPDIR" in caught.value.hint
 
 
 def test_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,9 @@ def run(fake: FakeEngine) -> Iterator[Callable[..., BuildResult]]:
     ):
 
         def call(**arguments: object) -> BuildResult:
+            if arguments.pop("closed", False):
+                session._note(OSError("broken by a test"))
+                session.close()
             request = arguments.pop("request", BuildRequest())
             return build(engine, session, request, **arguments)  # type: ignore[arg-type]
 
@@ -277,6 +280,14 @@ def test_other_errors_are_not_tried_again(fake: FakeEngine, run: Run) -> None:
     assert len(fake.requests) == 1
 
 
+def test_a_session_that_broke_is_named(fake: FakeEngine, run: Run) -> None:
+    fake.builds += [says(IMAGE), says({"error": "failed to read dockerfile: only one connection allowed"})]
+    assert run().image_id
+    with pytest.raises(EngineUnavailable, match="session is closed: .*broken by a test"):
+        run(closed=True)
+    assert len(fake.requests) == 1
+
+
 def test_a_refused_request(fake: FakeEngine, run: Run) -> None:
     fake.builds.append(lambda handler: handler.answer(400, {"message": "invalid platform"}))
     with pytest.raises(EngineRefused, match="invalid platform"):
@@ -321,6 +332,22 @@ def test_secrets_are_masked_in_events_and_errors(fake: FakeEngine, run: Run) -> 
         run(on_event=events.append)
     assert "canary" not in f"{events} {failed.value} {failed.value.step}"
     assert "***" in f"{events}"
+
+
+def test_a_refusal_that_breaks_off_is_an_engine_that_went_away(fake: FakeEngine) -> None:
+    class Breaking(Handler):
+        def do_POST(self) -> None:
+            self.send_response(500)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.close_connection = True
+
+    with Engine.connect(f"unix://{fake.server_address!s}") as engine:
+        fake.RequestHandlerClass = Breaking
+        engine.api.close()
+        with pytest.raises(EngineUnavailable, match="cannot open a build session"):
+            Session.open(engine, context=FileTree(), dockerfiles=FileTree(), shared_key="k")
 
 
 def test_without_upgrade_there_is_no_session(fake: FakeEngine, tmp_path: Path) -> None:

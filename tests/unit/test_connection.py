@@ -319,6 +319,21 @@ def test_ssh_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "is no address" in _refused("ssh://gpu.example:99999").message
 
 
+def test_ssh_that_says_much_is_not_held_up(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ssh"
+    program.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -L ]; do shift; done\nhead -c 300000 /dev/zero >&2\n'
+        'ln -s "${2#*:}" "${2%%:*}"\nexec sleep 60\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with (
+        _serving(place, Fake()),
+        Engine.connect(f"ssh://gpu.example{place}", environ={}, timeout=5) as engine,
+    ):
+        assert engine.info().version == "26.1.5"
+
+
 def test_ssh_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "openssh-client" in _refused("ssh://me@gpu.example").hint

@@ -234,9 +234,34 @@ def test_a_base_that_cannot_be_had() -> None:
     assert error.message == "the base image docker.io/library/nope:1 is not available: not found"
     login = failure("x", record, (RegistryError("no such helper"),))
     assert type(login) is RegistryError
-    context = failure("x", record_of(), (ContextError("cannot read a"),))
-    assert type(context) is BuildFailed
-    assert context.message == "cannot read a"
+
+
+@pytest.mark.parametrize(
+    ("step", "message", "own"),
+    [
+        ("[internal] load build context", "context canceled", True),
+        ("[internal] load build definition from Dockerfile", "x", True),
+        ("[internal] load .dockerignore", "x", True),
+        ("[linux/amd64 internal] load build context", "x", True),
+        ("[2/2] RUN make", "rpc error: code = Internal desc = cannot read a of the context", True),
+        ("[2/2] RUN make", "process make did not complete: exit code: 2", False),
+        ("[internal] load metadata for r.test/x:1", "not found", False),
+    ],
+)
+def test_an_error_of_the_context_is_this_builds_or_another_cells(step: str, message: str, own: bool) -> None:
+    record = record_of(vertex("d", step, started=1, completed=2, error="exit code: 2"))
+    other = ContextError("cannot read b of the context", hint="b")
+    error = failure(message, record, (other, ContextError("cannot read a of the context", hint="chmod a")))
+    shown = str(error)
+    assert ("cannot read" in shown) is own
+    if "cannot read a" in message:
+        assert (type(error), error.message, error.hint) == (BuildFailed, "cannot read a of the context", "chmod a")
+
+
+def test_an_error_of_the_context_without_a_step_is_told_with_the_engines() -> None:
+    error = failure("x", record_of(), (ContextError("cannot read a"),))
+    assert type(error) is BuildFailed
+    assert (error.message, error.hint) == ("the build failed: x", "cannot read a")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from builder.engine.errors import ContextError
-from builder.engine.patterns import PatternError, Patterns
+from builder.engine.patterns import PatternError, Patterns, clean, translate
 from builder.engine.tree import CHUNK, GO_DIRECTORY, GO_FIFO, GO_LINK, GO_SETUID, Entry, FileTree
 
 
@@ -130,6 +133,37 @@ def test_a_file_that_became_a_link_is_not_read(tree: FileTree, on_disk: Path, tm
         content(entry)
 
 
+def test_a_file_behind_a_directory_that_became_a_link_is_not_read(
+    tree: FileTree, on_disk: Path, tmp_path: Path
+) -> None:
+    entry = entry_of(tree, "a/deep/three")
+    assert content(entry) == b"a/deep/three"
+    (tmp_path / "secret/deep").mkdir(parents=True)
+    (tmp_path / "secret/deep/three").write_bytes(b"secret")
+    (on_disk / "a").rename(tmp_path / "gone")
+    (on_disk / "a").symlink_to(tmp_path / "secret")
+    with pytest.raises(ContextError, match="a/deep/three"):
+        content(entry)
+
+
+def test_the_way_to_the_source_may_lead_through_links(on_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(on_disk)
+    tree = FileTree()
+    tree.add_directory("d", tmp_path / "link/a")
+    tree.add_file("f", tmp_path / "link/a/one")
+    assert content(entry_of(tree, "d/deep/three")) == b"a/deep/three"
+    assert content(entry_of(tree, "f")) == b"a/one"
+
+
+def test_reading_leaves_no_file_open(tree: FileTree) -> None:
+    before = os.listdir("/proc/self/fd")
+    half_read = entry_of(tree, "a/deep/three").chunks()
+    next(half_read)
+    half_read.close()  # type: ignore[attr-defined]
+    assert tree.read("a/deep/three") == b"a/deep/three"
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_file_that_became_a_fifo_does_not_block(tree: FileTree, on_disk: Path) -> None:
     entry = entry_of(tree, "a-b")
     (on_disk / "a-b").unlink()
@@ -211,6 +245,46 @@ def test_exclude_patterns(tree: FileTree, patterns: list[str], left: list[str]) 
 def test_patterns_that_cannot_be_read(pattern: str) -> None:
     with pytest.raises(PatternError):
         Patterns([pattern])
+
+
+SLOW = {
+    "**/a**/a**/a**/a**/a**/a**/a**/b": ["/".join(["a"] * 60) + "/c", "/".join(["a"] * 60) + "/b"],
+    "*a*a*a*a*a*a*a*a*b": ["a" * 120, "a" * 120 + "b"],
+    "**/".join(["a"] * 20) + "/b": ["/".join(["a"] * 60) + "/c", "/".join(["a"] * 60) + "/b"],
+    "*[ab]*?*a*[!b]*a*a*\\b": ["a" * 250, "a" * 250 + "b"],
+}
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_many_wildcards_take_no_time(pattern: str) -> None:
+    began = time.monotonic()
+    patterns = Patterns([pattern, f"{pattern}/x"])
+    assert [patterns.match(path).matched for path in SLOW[pattern]] == [False, True]
+    assert not patterns.match("a" * 250 + "/x").matched
+    assert patterns.may_match_below("a" * 120, negated=False) is ("**" in pattern or "[" in pattern)
+    assert time.monotonic() - began < 1
+
+
+def test_many_wildcards_match_what_a_plain_search_finds() -> None:
+    """Every pattern of up to six tokens of a small alphabet, by the definition and by `Patterns`."""
+    chosen = random.Random(7)
+    tokens = ["a", "b", "/", "*", "**", "**/", "?", "[a]", "[!a]"]
+    outcomes = set()
+    for _ in range(3000):
+        pattern = clean("".join(chosen.choices(tokens, k=chosen.randint(3, 9))))
+        if not pattern:
+            continue
+        patterns = Patterns([pattern])
+        for _ in range(10):
+            path = "".join(chosen.choices("aab/", k=chosen.randint(1, 8)))
+            expected = re.fullmatch(translate(pattern), path, re.DOTALL) is not None
+            assert patterns.match(path).matched is expected, (pattern, path)
+            outcomes.add((expected, pattern.count("*") > 4))
+    assert len(outcomes) == 4
+
+
+def test_an_escaped_slash_is_one_for_directories_too(tree: FileTree) -> None:
+    assert paths(tree, exclude=["*", "!a\\/one"]) == ["a", "a/one"]
 
 
 def test_special_characters_of_regular_expressions_mean_themselves() -> None:

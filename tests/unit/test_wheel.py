@@ -72,5 +72,6 @@ def test_an_installed_imgbuild_works_in_an_empty_folder(wheel: Path, tmp_path: P
     run("render", "-o", "rendered")
     assert (folder / "rendered/torch-2.13.0-cpu-py3.11.Dockerfile").is_file()
     run("init", "project")
-    assert (folder / "project/matrix.yaml").is_file()
+    first = (folder / "project/matrix.yaml").read_text().splitlines()[0]
+    assert (folder / "project" / first.split("$schema=")[1]).is_file(), "editors find the schema"
     assert os.access(folder / "project/dockerfiles/files/entrypoint", os.X_OK)
