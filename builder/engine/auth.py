@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -46,6 +49,10 @@ class CredentialSource(Protocol):
         ...
 
 
+_PATIENCE = 60.0
+"""Seconds that a credential helper gets; it may ask somebody to unlock a keychain."""
+
+
 class DockerLogins:
     """The logins in docker's configuration, read when first asked for.
 
@@ -64,7 +71,12 @@ class DockerLogins:
 
         name = DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
         try:
-            found = self._load().resolve_authconfig(name)
+            found = _in_time(lambda: self._load().resolve_authconfig(name))
+        except TimeoutError as error:
+            raise RegistryError(
+                f"cannot get the login for {host}: its credential helper did not answer in {_PATIENCE:g} s",
+                hint=f"check credsStore and credHelpers in {self._path}; it may wait for a password",
+            ) from error
         except DockerException as error:
             raise RegistryError(
                 f"cannot get the login for {host}: {error}",
@@ -101,6 +113,27 @@ class DockerLogins:
                     f"{self._path} holds logins that cannot be read", hint="docker login REGISTRY"
                 ) from error
         return self._loaded
+
+
+def _in_time(ask: Callable[[], object]) -> object:
+    """What `ask` returns or raises. Raises TimeoutError after `_PATIENCE`.
+
+    docker-py runs a helper without a limit, and from its thread nothing can end it; it is left to itself.
+    """
+    answer: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001  (every error of the thread is the caller's)
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="credential-helper", daemon=True).start()
+    try:
+        return answer.result(_PATIENCE)
+    except FutureTimeout:
+        # In Python 3.10 this is not the builtin.
+        raise TimeoutError from None
 
 
 def _default_config(environ: Mapping[str, str]) -> Path:

@@ -177,7 +177,7 @@ def make_base(
     Raises:
         BaseUnavailable: mmdebstrap is not installed or failed, or the engine made something else of it.
         BuildCancelled: `cancel` was set.
-        DiskFull: the engine's disk is full.
+        DiskFull: the engine's disk, or this machine's, is full.
     """
     with tempfile.TemporaryDirectory(prefix="imgbuild-base-", ignore_cleanup_errors=True) as name:
         directory = Path(name)

@@ -125,7 +125,7 @@ def build(
         DiskFull: the engine's disk is full.
         BaseUnavailable: the image in a FROM cannot be had.
         RegistryError: the login for a registry cannot be read.
-        EngineUnavailable, EngineRefused: the engine does not answer, or does not take the request.
+        EngineUnavailable, EngineRefused: the engine does not answer or take the request, or the session is closed.
     """
     stop = cancel if cancel is not None else threading.Event()
     for pause in (*_PAUSES, None):
@@ -250,6 +250,8 @@ class _Attempt:
     def run(self) -> BuildResult:
         if self._cancel.is_set():
             raise BuildCancelled("the build was cancelled before it began")
+        if not self._session.is_open:
+            raise self._without_session()
         began = time.monotonic()
         # The reading timeout lies behind the idle timeout, which is watched here.
         stream = _Stream(self._engine, self._parameters, self._idle_timeout + 60)
@@ -342,6 +344,14 @@ class _Attempt:
     def _failed(self, message: str) -> EngineError | _Transient:
         error = failure(message, self._record, self._own_errors())
         return _Transient(error) if is_transient(message) else error
+
+    def _without_session(self) -> EngineUnavailable:
+        """The error for a build that the engine could ask nothing for: it would name a Dockerfile that is not read."""
+        causes = "; ".join(dict.fromkeys(str(error) for error in self._session.errors)) or "no error was seen"
+        return EngineUnavailable(
+            self._session.redact(f"the build session is closed: {causes}"),
+            hint="the engine may have been restarted; build again",
+        )
 
     def _without_result(self) -> BuildFailed:
         current = self._record.current

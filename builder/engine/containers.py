@@ -20,7 +20,14 @@ from typing import IO
 
 from builder.engine import fields
 from builder.engine.connection import Engine
-from builder.engine.errors import ContainerError, EngineError, EngineRefused, ImageMissing, RunCancelled
+from builder.engine.errors import (
+    ContainerError,
+    EngineError,
+    EngineRefused,
+    EngineUnavailable,
+    ImageMissing,
+    RunCancelled,
+)
 from builder.engine.owner import NAME_PREFIX, owner_labels, remove_container
 from builder.engine.results import Results, log_tail
 
@@ -28,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 _KILL_GRACE = 30.0
 """Seconds to wait for the engine to report the end of a container that was killed."""
+
+_AWAY = 30.0
+"""Seconds without an answer after which a run is given up. Live restore lets containers outlive a restart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +121,7 @@ class RunResult:
 
 
 def run(engine: Engine, request: RunRequest, *, cancel: threading.Event | None = None) -> RunResult:
-    """Runs `request` to its end, its deadline, or until `cancel` is set. Nothing is left on the engine.
+    """Runs `request` to its end, its deadline, or until `cancel` is set. Nothing is left on the engine that removes it.
 
     Raises:
         ImageMissing: there is no such image.
@@ -132,8 +142,19 @@ def run(engine: Engine, request: RunRequest, *, cancel: threading.Event | None =
             # The first error says what happened; this one only that something is left for `reap`.
             _log.warning("the container %s is left on the engine: %s", name, error)
         raise
-    remove_container(engine, name)
+    _remove_after_success(engine, name)
     return result
+
+
+def _remove_after_success(engine: Engine, name: str) -> None:
+    """Removes the container, twice if need be. What the run found out is not lost when neither succeeds."""
+    try:
+        remove_container(engine, name)
+    except EngineError:
+        try:
+            remove_container(engine, name)
+        except EngineError as error:
+            _log.warning("the container %s is left on the engine: %s", name, error)
 
 
 def _run(engine: Engine, request: RunRequest, name: str, archive: bytes, cancel: threading.Event) -> RunResult:
@@ -248,17 +269,33 @@ def _state(engine: Engine, name: str) -> Mapping[str, object]:
 
 
 def _wait(engine: Engine, name: str, deadline: float, cancel: threading.Event) -> Mapping[str, object] | None:
-    """The state in which the container ended; None at the deadline. Raises RunCancelled."""
+    """The state in which the container ended; None at the deadline.
+
+    Raises:
+        RunCancelled: `cancel` was set.
+        EngineUnavailable: the engine stayed away for longer than `_AWAY`.
+    """
     # Asking again and again, not one long call: it notices a cancel at once, and survives a broken connection.
     pause = 0.01
+    away_since: float | None = None
     while True:
-        state = _state(engine, name)
-        if _ended(state):
-            return state
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return None
-        if cancel.wait(min(pause, left)):
+        wait = pause
+        try:
+            state = _state(engine, name)
+        except EngineUnavailable:
+            now = time.monotonic()
+            away_since = now if away_since is None else away_since
+            if now - away_since >= _AWAY:
+                raise
+        else:
+            away_since = None
+            if _ended(state):
+                return state
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            wait = min(pause, left)
+        if cancel.wait(wait):
             raise RunCancelled("the container's run was cancelled")
         pause = min(pause * 1.5, 0.25)
 

@@ -10,7 +10,7 @@ Every class has one exit code:
     │   └── BuildStalled    9   a build said nothing for too long and was cancelled
     ├── ContextError        9   a build's context cannot be sent as it is
     ├── ContainerError     10   a container could not be created, started, read or removed
-    ├── DiskFull           12   the engine's disk is full
+    ├── DiskFull           12   the engine's disk, or this machine's, is full
     ├── RegistryError      15   a registry refused
     │   └── RegistryUnreachable   no registry answered
     ├── ImageMissing       18   an image that must exist on the engine does not
@@ -116,7 +116,7 @@ class ContainerError(EngineError):
 
 
 class DiskFull(EngineError):
-    """The engine's disk is full. `step` says where, when a build noticed it in a step."""
+    """The engine's disk is full, or this machine's. `step` says where, when a build noticed it in a step."""
 
     exit_code = 12
 

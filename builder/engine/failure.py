@@ -28,6 +28,7 @@ _SMALL_FILE_SYSTEM = re.compile(r"type=tmpfs|/dev/shm|/sys/|/proc/|inotify", re.
 _TRANSIENT = re.compile(r"ref \S+ locked\b.*\bunavailable|read init-p: connection reset by peer", re.DOTALL)
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _BASE_STEP = re.compile(r"\[internal\] load metadata for |\[(?:.+ )? *\d+/\d+\] FROM ")
+_LOCAL_STEP = re.compile(r"\[(?:\S+ )?internal\] load (?!metadata for )")
 _WRAPPERS = re.compile(
     r"^(?:failed to solve(?: with frontend \S+)?: |failed to (?:build LLB|create LLB definition): "
     r"|rpc error: code = \w+ desc = )+"
@@ -109,17 +110,19 @@ def failure(message: str, record: Record, own_errors: tuple[Exception, ...] = ()
     Args:
         message: the engine's.
         record: what the build did.
-        own_errors: what went wrong on this side while the engine asked for files, secrets and logins.
+        own_errors: what went wrong on this side while the engine asked for files, secrets and logins: for this build,
+            or for another one of the same session.
     """
     plain = record.redact(_WRAPPERS.sub("", message.strip()))
     failed = record.failed
     step = record.describe(failed) if failed else None
     if no_space(plain):
         return DiskFull(f"the engine's disk is full: {plain}", hint=PRUNE, step=step)
-    for error in own_errors:
+    context = _context_error(plain, step, record, own_errors)
+    if context is not None:
         # The engine only saw a status; what was behind it is known here.
-        if isinstance(error, ContextError):
-            return BuildFailed(record.redact(error.message), hint=error.hint, step=step)
+        return BuildFailed(record.redact(context.message), hint=context.hint, step=step)
+    for error in own_errors:
         if isinstance(error, RegistryError) and (step is None or _BASE_STEP.match(step.name)):
             return RegistryError(record.redact(error.message), hint=error.hint)
     if step is None:
@@ -130,7 +133,22 @@ def failure(message: str, record: Record, own_errors: tuple[Exception, ...] = ()
             f"the base image {base} is not available: {plain}",
             hint="docker pull it, log in to its registry, or choose a base that this machine has",
         )
-    return _failed_step(step, plain, _own(own_errors, record))
+    # Those of files and logins would have been told above, were they this build's.
+    others = tuple(error for error in own_errors if not isinstance(error, ContextError | RegistryError))
+    return _failed_step(step, plain, _own(others, record))
+
+
+def _context_error(
+    message: str, step: FailedStep | None, record: Record, own_errors: tuple[Exception, ...]
+) -> ContextError | None:
+    """The error of the context that ended this build, rather than another build of the same session."""
+    candidates = [error for error in own_errors if isinstance(error, ContextError)]
+    quoted = [error for error in candidates if record.redact(error.message) in message]
+    if quoted:
+        return quoted[0]
+    # The engine loads a session's files once for all builds that wait for them.
+    loading = step is not None and _LOCAL_STEP.match(step.name)
+    return candidates[0] if candidates and loading else None
 
 
 def _failed_step(step: FailedStep, message: str, hint: str) -> EngineError:

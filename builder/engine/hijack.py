@@ -77,7 +77,7 @@ def take_over(engine: Engine, path: str, headers: Sequence[tuple[str, str]], *, 
     except requests.RequestException as error:
         raise unreachable(error, engine.address, doing) from error
     if response.status_code != 101:
-        with response:
+        with engine.reading(response, doing):
             if response.status_code >= 400:
                 raise refusal(response.status_code, response.text.strip()[:2000], doing)
         raise EngineUnavailable(

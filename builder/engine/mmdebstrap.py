@@ -17,7 +17,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from builder.engine.errors import BaseUnavailable, BuildCancelled
+from builder.engine.causes import no_space
+from builder.engine.errors import BaseUnavailable, BuildCancelled, DiskFull
 from builder.engine.urls import redact_urls
 
 PATH_EXCLUDES = (
@@ -57,6 +58,9 @@ _FORGET_CERTIFICATES = 'rm "$1/etc/apt/apt.conf.d/00imgbuild-site"'
 
 _LINES_KEPT = 12
 
+_TOO_LITTLE_SPACE = "You don't have enough free space"
+"""What apt says when it looks before it downloads."""
+
 
 def make_root(
     target: Path,
@@ -90,6 +94,7 @@ def make_root(
     Raises:
         BaseUnavailable: mmdebstrap is not installed, or failed.
         BuildCancelled: `cancel` was set.
+        DiskFull: this machine's disk is full.
     """
     program = shutil.which("mmdebstrap")
     if program is None:
@@ -111,8 +116,14 @@ def make_root(
     command += [f"--customize-hook={CLEAN_UP}", suite, str(target)]
     last = _run(command, environment, on_line, cancel or threading.Event())
     if last is not None:
+        said = "\n".join(f"    {line}" for line in last)
+        if no_space(said) or _TOO_LITTLE_SPACE in said:
+            raise DiskFull(
+                f"this machine's disk is full, so mmdebstrap could not make {suite} for {architecture}:\n{said}",
+                hint=f"free space for {work.parent}, or: export TMPDIR=DIRECTORY_ON_A_LARGER_DISK",
+            )
         raise BaseUnavailable(
-            f"mmdebstrap could not make {suite} for {architecture}:\n" + "\n".join(f"    {line}" for line in last),
+            f"mmdebstrap could not make {suite} for {architecture}:\n{said}",
             hint="check that the distribution's mirror can be reached from here: sudo apt-get update",
         )
 

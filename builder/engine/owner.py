@@ -7,6 +7,7 @@ is left alone: from here, nobody can tell whether its process lives.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -107,8 +108,25 @@ def _abandoned(labels: Mapping[str, str]) -> bool | None:
     pid, _, start = process.partition("/")
     if not boot or not pid.isdigit() or not start:
         return None
-    # A process id is used again, also after a restart of the machine; the start time tells the two apart.
-    return boot != _boot() or _start_time(int(pid)) != start
+    if boot != _boot():
+        return True
+    # A process id is used again; the start time tells the two apart.
+    seen = _start_time(int(pid))
+    return seen != start if seen else _gone(int(pid))
+
+
+def _gone(pid: int) -> bool | None:
+    """Of a process that /proc does not show: True when there is none, None when it cannot be told.
+
+    With hidepid, /proc shows nobody the processes of others.
+    """
+    try:
+        # No permission to send it a signal: there is one.
+        with contextlib.suppress(PermissionError):
+            os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    return None
 
 
 @functools.cache

@@ -7,6 +7,7 @@ several patterns the last one that matches decides; one with a leading `!` takes
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -17,11 +18,68 @@ class PatternError(ValueError):
     """A pattern that cannot be read, such as one with an unclosed bracket."""
 
 
+_IN_NAME, _ANYTHING, _ANY_DIRECTORIES = "[^/]*", ".*", "(?:.*/)?"
+_WILDCARDS = (_IN_NAME, _ANYTHING, _ANY_DIRECTORIES)
+
+_FEW = 2
+"""Wildcards of any length that a regular expression may have: its time grows with the length to this power."""
+
+
+class _Glob:
+    """One pattern, without its `!`. Its time to match stays small whatever the pattern and the path are.
+
+    Raises:
+        PatternError: the pattern cannot be read.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        tokens = _tokens(pattern)
+        self._steps: list[str | re.Pattern[str]] = []
+        self._regex: re.Pattern[str] | None = None
+        if sum(token in _WILDCARDS for token in tokens) <= _FEW:
+            self._regex = re.compile("".join(tokens), re.DOTALL)
+            return
+        for wild, group in itertools.groupby(tokens, lambda token: token in _WILDCARDS):
+            run = list(group)
+            self._steps += run if wild else [re.compile("".join(run), re.DOTALL)]
+
+    def matches(self, path: str) -> bool:
+        """Whether it matches the whole path."""
+        if self._regex is not None:
+            return self._regex.fullmatch(path) is not None
+        # Every position that the pattern can have reached, token by token; a regular expression tries them one by one.
+        reached = [0]
+        for step in self._steps:
+            reached = _advance(step, path, reached)
+            if not reached:
+                return False
+        return reached[-1] == len(path)
+
+
+def _advance(step: str | re.Pattern[str], path: str, reached: list[int]) -> list[int]:
+    """The positions, in ascending order, that one step leads to from those of `reached`."""
+    if isinstance(step, re.Pattern):
+        return [match.end() for start in reached if (match := step.match(path, start))]
+    first = reached[0]
+    if step == _ANYTHING:
+        return list(range(first, len(path) + 1))
+    if step == _ANY_DIRECTORIES:
+        return sorted({*reached, *(at + 1 for at in range(first, len(path)) if path[at] == "/")})
+    out: list[int] = []
+    for start in reached:
+        if not out or start > out[-1]:
+            end = path.find("/", start)
+            out += range(start, (end if end >= 0 else len(path)) + 1)
+    return out
+
+
 @dataclass(frozen=True)
 class _Pattern:
+    """A pattern, and each of its parts between slashes; None for a part that says nothing of a name alone."""
+
     negated: bool
-    text: str
-    regex: re.Pattern[str]
+    whole: _Glob
+    parts: tuple[_Glob | None, ...]
 
 
 class Patterns:
@@ -37,15 +95,14 @@ class Patterns:
             negated = line.startswith("!")
             cleaned = clean(line[1:] if negated else line)
             if cleaned:
-                regex = re.compile(translate(cleaned), re.DOTALL)
-                self._patterns.append(_Pattern(negated, cleaned, regex))
+                self._patterns.append(_Pattern(negated, _Glob(cleaned), tuple(map(_part, cleaned.split("/")))))
 
     def match(self, path: str, parent: Verdict | None = None) -> Verdict:
         """Judges a path. `parent` is what this method returned for its directory, None at the root."""
         matched, each = False, []
         for index, pattern in enumerate(self._patterns):
             inherited = parent is not None and parent.each[index]
-            hit = inherited or pattern.regex.fullmatch(path) is not None
+            hit = inherited or pattern.whole.matches(path)
             each.append(hit)
             if hit:
                 matched = not pattern.negated
@@ -57,15 +114,19 @@ class Patterns:
         It may say yes where nothing matches in the end, never no where something would.
         """
         names = directory.split("/")
-        return any(p.negated is negated and _reaches_below(p.text.split("/"), names) for p in self._patterns)
+        return any(p.negated is negated and _reaches_below(p.parts, names) for p in self._patterns)
 
 
-def _reaches_below(parts: Sequence[str], names: Sequence[str]) -> bool:
+def _part(part: str) -> _Glob | None:
+    # A bracket may hold a slash, and a slash may follow a backslash: then the parts are not what they seem.
+    return None if "**" in part or "[" in part or "\\" in part else _Glob(part)
+
+
+def _reaches_below(parts: Sequence[_Glob | None], names: Sequence[str]) -> bool:
     for part, name in zip(parts, names, strict=False):
-        # A bracket may hold a slash, so that the parts are not what they seem.
-        if "**" in part or "[" in part:
+        if part is None:
             return True
-        if re.fullmatch(translate(part), name, re.DOTALL) is None:
+        if not part.matches(name):
             return False
     return len(parts) > len(names)
 
@@ -94,12 +155,18 @@ def has_wildcard(name: str) -> bool:
 
 
 def translate(pattern: str) -> str:
-    """A pattern as a regular expression for the whole path.
+    """A pattern as a regular expression for the whole path. With many wildcards its time to match grows without bound.
 
     Raises:
         PatternError: a bracket is not closed, or a backslash ends the pattern.
     """
-    out, at = [], 0
+    return "".join(_tokens(pattern))
+
+
+def _tokens(pattern: str) -> list[str]:
+    """Regular expressions for one character each, or one of `_WILDCARDS`."""
+    out: list[str] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
@@ -108,11 +175,11 @@ def translate(pattern: str) -> str:
                 at += 1
             if pattern.startswith("/", at):
                 at += 1
-                out.append("(?:.*/)?")
+                out.append(_ANY_DIRECTORIES)
             else:
-                out.append(".*")
+                out.append(_ANYTHING)
         elif char == "*":
-            out.append("[^/]*")
+            out.append(_IN_NAME)
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
@@ -125,7 +192,7 @@ def translate(pattern: str) -> str:
             at += 1
         else:
             out.append(re.escape(char))
-    return "".join(out)
+    return out
 
 
 def _character_class(pattern: str, at: int) -> tuple[str, int]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from builder.engine.disk import CHUNK, OnDisk
 from builder.engine.errors import ContextError
 from builder.engine.patterns import Patterns, Verdict, clean, has_wildcard
-
-CHUNK = 64 * 1024
-"""Bytes read from a file at a time."""
 
 # Go's os.FileMode bits, which is how modes travel.
 GO_DIRECTORY = 1 << 31
@@ -54,7 +52,7 @@ class Entry:
     size: int = 0
     mtime_ns: int = _EPOCH_NS
     target: str = ""
-    content: bytes | Path | None = None
+    content: bytes | OnDisk | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -70,20 +68,7 @@ class Entry:
             for start in range(0, len(self.content), CHUNK):
                 yield self.content[start : start + CHUNK]
         elif self.content is not None:
-            yield from _read(self.content, self.path)
-
-
-def _read(source: Path, path: str) -> Iterator[bytes]:
-    # O_NOFOLLOW and O_NONBLOCK: what was a file when listed may by now be a link, or a FIFO that would block.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(source, flags), "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ContextError(f"{path} in the context is no longer a regular file")
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except OSError as error:
-        raise ContextError(f"cannot read {path} of the context: {error.strerror}") from error
+            yield from self.content.chunks(self.path)
 
 
 class FileTree:
@@ -121,7 +106,7 @@ class FileTree:
             raise ContextError(f"cannot add {source} to the context: {error.strerror}") from error
         if stat.S_ISDIR(status.st_mode):
             raise ContextError(f"cannot add {source} to the context as a file: it is a directory")
-        self._put(path, _Leaf(source.absolute()))
+        self._put(path, _Leaf(OnDisk(source.parent.absolute(), source.absolute())))
 
     def add_directory(self, path: str, source: Path) -> None:
         """Adds a directory of the disk with all below it; `path` may be `.` for the root of the tree.
@@ -133,7 +118,7 @@ class FileTree:
         """
         if not source.is_dir():
             raise ContextError(f"cannot add {source} to the context: it is no directory")
-        self._directory([] if path == "." else _names(path)).source = source.resolve()
+        self._directory([] if path == "." else _names(path)).source = OnDisk(source.resolve(), source.resolve())
 
     def _put(self, path: str, leaf: _Leaf) -> None:
         names = _names(path)
@@ -239,14 +224,14 @@ class _Directory:
     """A directory made here: what was added, on top of what lies in `source`."""
 
     children: dict[str, _Directory | _Leaf] = field(default_factory=dict)
-    source: Path | None = None
+    source: OnDisk | None = None
 
 
 @dataclass(frozen=True)
 class _Leaf:
     """Bytes in memory, a link, or something on disk that is looked at when it is listed."""
 
-    content: bytes | Path | None
+    content: bytes | OnDisk | None
     mode: int = 0o644
     target: str = ""
 
@@ -256,22 +241,22 @@ class _Place:
     """A place in the tree: what was added there, and what lies there on disk. Both may be missing."""
 
     node: _Directory | _Leaf | None
-    disk: Path | None
+    disk: OnDisk | None
 
     # Asked once for every child.
     @cached_property
-    def _directory_on_disk(self) -> Path | None:
+    def _directory_on_disk(self) -> OnDisk | None:
         if isinstance(self.node, _Leaf):
             return None
         if self.node is not None and self.node.source is not None:
             return self.node.source
         disk = self.disk
-        return disk if disk is not None and not disk.is_symlink() and disk.is_dir() else None
+        return disk if disk is not None and not disk.path.is_symlink() and disk.path.is_dir() else None
 
     def child(self, name: str) -> _Place:
         node = self.node.children.get(name) if isinstance(self.node, _Directory) else None
         disk = self._directory_on_disk
-        return _Place(node, disk / name if disk is not None else None)
+        return _Place(node, disk.child(name) if disk is not None else None)
 
     def names(self, path: str) -> list[str]:
         """What is in the directory here, sorted by bytes; nothing when this is none."""
@@ -279,7 +264,7 @@ class _Place:
         disk = self._directory_on_disk
         if disk is not None:
             try:
-                names.update(entry.name for entry in os.scandir(disk))
+                names.update(entry.name for entry in os.scandir(disk.path))
             except OSError as error:
                 raise ContextError(f"cannot list {path or '.'} of the context: {error.strerror}") from error
         return sorted(names, key=os.fsencode)
@@ -294,7 +279,7 @@ class _Place:
             return _entry_on_disk(disk, path, refuse_devices)
         if node is None:
             return _entry_on_disk(self.disk, path, refuse_devices) if self.disk else None
-        if isinstance(node.content, Path):
+        if isinstance(node.content, OnDisk):
             return _entry_on_disk(node.content, path, refuse_devices)
         if node.content is None:
             return Entry(path=path, mode=GO_LINK | 0o777, target=node.target)
@@ -351,10 +336,10 @@ class _Walk:
         return not verdicts[-1].matched or self.excluded.may_match_below(path, negated=True)
 
 
-def _entry_on_disk(disk: Path, path: str, refuse_devices: bool) -> Entry | None:
+def _entry_on_disk(disk: OnDisk, path: str, refuse_devices: bool) -> Entry | None:
     try:
-        status = disk.lstat()
-        target = os.readlink(disk) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115 - bytes as they are
+        status = disk.path.lstat()
+        target = os.readlink(disk.path) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115 - bytes as they are
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -14,18 +14,23 @@ import tempfile
 import time
 import urllib.parse
 from pathlib import Path
+from typing import IO
 
 from builder.engine.errors import EngineUnavailable
 
 REMOTE_SOCKET = "/var/run/docker.sock"
 
+_SAID = 64 * 1024
+"""Bytes of what ssh said that an error shows at most."""
+
 
 class Tunnel:
     """A forwarded socket; `url` is its `unix://` address on this machine."""
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, said: IO[bytes]) -> None:
         self._process = process
         self._directory = directory
+        self._said = said
         self.url = f"unix://{directory / 'docker.sock'}"
 
     @classmethod
@@ -55,14 +60,16 @@ class Tunnel:
         command += ["-L", f"{directory / 'docker.sock'}:{remote}"]
         command += ["-p", str(port)] if port else []
         command += ["-l", urllib.parse.unquote(parts.username)] if parts.username else []
+        # A file, as nobody reads a pipe while ssh works: it would block once that is full.
+        said = tempfile.TemporaryFile()  # noqa: SIM115  (closed together with ssh)
         process = subprocess.Popen(
             # A terminal sends Ctrl-C to ssh too, but cancelling on the far engine still needs the tunnel.
             ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command, "--", host],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=said,
         )
-        tunnel = cls(process, directory)
+        tunnel = cls(process, directory, said)
         try:
             tunnel._wait(host, time.monotonic() + timeout)
         except BaseException:
@@ -74,8 +81,8 @@ class Tunnel:
         socket_path = self._directory / "docker.sock"
         while not socket_path.exists():
             if self._process.poll() is not None:
-                stream = self._process.stderr
-                said = stream.read().decode(errors="replace").strip() if stream else ""
+                self._said.seek(0)
+                said = self._said.read(_SAID).decode(errors="replace").strip()
                 raise EngineUnavailable(
                     f"ssh to {host} failed: {said or 'it said nothing'}",
                     hint=f"ssh {host} docker version",
@@ -93,6 +100,5 @@ class Tunnel:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        if self._process.stderr:
-            self._process.stderr.close()
+        self._said.close()
         shutil.rmtree(self._directory, ignore_errors=True)

@@ -22,6 +22,7 @@ from builder.engine import fields
 from builder.engine.auth import Credentials
 from builder.engine.build import BuildRequest, BuildResult, build
 from builder.engine.connection import Engine
+from builder.engine.disk import CHUNK
 from builder.engine.errors import (
     BaseUnavailable,
     BuildCancelled,
@@ -33,7 +34,7 @@ from builder.engine.errors import (
 )
 from builder.engine.session import SecretValue, Session, shared_key_for
 from builder.engine.trace import Event, StepLog
-from builder.engine.tree import CHUNK, Entry, FileTree
+from builder.engine.tree import Entry, FileTree
 
 pytestmark = pytest.mark.engine
 

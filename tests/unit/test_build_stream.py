@@ -283,7 +283,7 @@ def test_other_errors_are_not_tried_again(fake: FakeEngine, run: Run) -> None:
 def test_a_session_that_broke_is_named(fake: FakeEngine, run: Run) -> None:
     fake.builds += [says(IMAGE), says({"error": "failed to read dockerfile: only one connection allowed"})]
     assert run().image_id
-    with pytest.raises(EngineUnavailable, match="session is closed: .*broken by a test"):
+    with pytest.raises(EngineUnavailable, match=r"session is closed: .*broken by a test"):
         run(closed=True)
     assert len(fake.requests) == 1
 

@@ -6,13 +6,15 @@ import re
 import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builder.engine.disk import CHUNK, OnDisk
 from builder.engine.errors import ContextError
 from builder.engine.patterns import PatternError, Patterns, clean, translate
-from builder.engine.tree import CHUNK, GO_DIRECTORY, GO_FIFO, GO_LINK, GO_SETUID, Entry, FileTree
+from builder.engine.tree import GO_DIRECTORY, GO_FIFO, GO_LINK, GO_SETUID, Entry, FileTree
 
 
 def paths(tree: FileTree, **limits: list[str]) -> list[str]:
@@ -155,13 +157,19 @@ def test_the_way_to_the_source_may_lead_through_links(on_disk: Path, tmp_path: P
     assert content(entry_of(tree, "f")) == b"a/one"
 
 
-def test_reading_leaves_no_file_open(tree: FileTree) -> None:
-    before = os.listdir("/proc/self/fd")
+def test_reading_leaves_no_file_open(tree: FileTree, on_disk: Path) -> None:
+    before = _open_files()
     half_read = entry_of(tree, "a/deep/three").chunks()
     next(half_read)
     half_read.close()  # type: ignore[attr-defined]
     assert tree.read("a/deep/three") == b"a/deep/three"
-    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ContextError):
+        content(replace(entry_of(tree, "a/one"), content=OnDisk(on_disk, on_disk / "a/one/no/file")))
+    assert _open_files() == before
+
+
+def _open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 def test_a_file_that_became_a_fifo_does_not_block(tree: FileTree, on_disk: Path) -> None:
