@@ -171,7 +171,7 @@ class _Run:
             if self._foundry.cancel.is_set():
                 raise Interrupted("not started")
             if self._full.is_set() and not action.nothing:
-                raise DiskFull("not started: the engine's disk is full")
+                raise DiskFull("not started: a disk is full")
             return one(action, progress)
         except DiskFull as error:
             self._full.set()

@@ -71,8 +71,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && channel="${IMGBUILD_CHANNEL_PYTORCH_CPU-https://download.pytorch.org/whl/cpu}" \
-    && pip() { /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
+    && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
         --constraint /run/constraints.txt --find-links /run/wheels \
         ${channel:+--extra-index-url "$channel"}; } \
     && python3 -m venv --without-pip /opt/venv \
@@ -110,8 +110,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
     --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && pip() { /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
+    && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
         --constraint /run/constraints.txt --find-links /run/wheels; } \
     && pip --python /opt/venv/bin/python install --no-compile wheel cffi cloudpickle packaging psutil pyyaml \
     && MAKEFLAGS=-j$(nproc) && export MAKEFLAGS CC=gcc CXX=/usr/local/bin/c++17 \
@@ -133,8 +133,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
     --mount=type=bind,from=horovod-build,source=/opt/horovod,target=/run/horovod \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && pip() { /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
+    && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
         --constraint /run/constraints.txt --find-links /run/wheels; } \
     && pip --python /opt/venv/bin/python install --no-compile /run/horovod/*.whl \
     && python -c 'import horovod.torch'
@@ -152,8 +152,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && pip() { /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off --root-user-action ignore \
+    && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
+        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
         --constraint /run/constraints.txt --find-links /run/wheels; } \
     && pip --python /opt/venv/bin/python install --no-compile \
         tensorboard \
