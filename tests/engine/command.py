@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LABEL = "imgbuild-test"
+"""The label by which what the tests make is found and removed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Built:

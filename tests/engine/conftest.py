@@ -10,14 +10,12 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from command import Built, imgbuild
+from command import LABEL, Built, imgbuild
 from tiny import import_root, root_archive
 
 from builder.engine import fields
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError
-
-LABEL = "imgbuild-test"
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,7 @@ from typing import Any
 
 import docker
 import pytest
-from command import Built, Ran
-from conftest import LABEL
+from command import LABEL, Built, Ran
 
 from builder.engine.bootstrap import BootstrapRecipe, find_base, make_base
 from builder.engine.connection import Engine
