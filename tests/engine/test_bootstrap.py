@@ -28,8 +28,8 @@ def recipe(engine: Engine) -> BootstrapRecipe:
 def base(engine: Engine, prefix: str, recipe: BootstrapRecipe) -> Iterator[BootstrappedBase]:
     """A base that was just made."""
     assert shutil.which("mmdebstrap"), "these tests need mmdebstrap: sudo apt-get install mmdebstrap"
-    assert find_base(engine, recipe, f"{prefix}/base") is None
-    made = make_base(engine, recipe, repository=f"{prefix}/base")
+    assert find_base(engine, recipe, f"{prefix}-bootstrap/base") is None
+    made = make_base(engine, recipe, repository=f"{prefix}-bootstrap/base")
     yield made
     remove(engine, made.image_id, force=True)
 
@@ -42,13 +42,13 @@ def _run(engine: Engine, image: str, script: str) -> str:
 
 
 def test_base_is_found_again(engine: Engine, prefix: str, recipe: BootstrapRecipe, base: BootstrappedBase) -> None:
-    found = find_base(engine, recipe, f"{prefix}/base")
+    found = find_base(engine, recipe, f"{prefix}-bootstrap/base")
     assert found is not None
     assert (found.image_id, found.reference) == (base.image_id, base.reference)
     assert (found.recipe_sha256, found.packages_sha256) == (recipe.sha256, base.packages_sha256)
-    assert find_base(engine, recipe, f"{prefix}/other") is None
+    assert find_base(engine, recipe, f"{prefix}-bootstrap/other") is None
     other = BootstrapRecipe(suite=recipe.suite, architecture=recipe.architecture, include=("tini",))
-    assert find_base(engine, other, f"{prefix}/base") is None
+    assert find_base(engine, other, f"{prefix}-bootstrap/base") is None
 
 
 def test_nothing_of_this_machine_is_in_it(engine: Engine, base: BootstrappedBase) -> None:
@@ -84,7 +84,7 @@ def test_made_again_it_is_the_same_image(
     engine: Engine, prefix: str, recipe: BootstrapRecipe, base: BootstrappedBase, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    again = make_base(engine, recipe, repository=f"{prefix}/base", on_line=lines.append)
+    again = make_base(engine, recipe, repository=f"{prefix}-bootstrap/base", on_line=lines.append)
     assert again == base
     assert any("apt-get update" in line for line in lines)
 
@@ -98,22 +98,22 @@ def test_child_with_the_inherited_labels_is_no_base(
     try:
         engine.call("POST", f"/containers/{name}/start", doing="start").close()
         engine.call("POST", f"/containers/{name}/wait", doing="wait").close()
-        params = {"container": name, "repo": f"{prefix}/base", "tag": "child"}
+        params = {"container": name, "repo": f"{prefix}-bootstrap/base", "tag": "child"}
         engine.call("POST", "/commit", doing="commit", params=params, json={}).close()
     finally:
         engine.call("DELETE", f"/containers/{name}", doing="remove", params={"force": True, "v": True}).close()
-    child = inspect(engine, f"{prefix}/base:child")
+    child = inspect(engine, f"{prefix}-bootstrap/base:child")
     assert child is not None
     try:
         assert child.labels["io.imgbuild.base.recipe"] == recipe.sha256
         assert len(child.layers) == 2
-        found = find_base(engine, recipe, f"{prefix}/base")
+        found = find_base(engine, recipe, f"{prefix}-bootstrap/base")
         assert found is not None
         assert found.image_id == base.image_id
         # Not even under the base's own name.
         tag(engine, child.id, base.reference)
-        assert find_base(engine, recipe, f"{prefix}/base") is None
+        assert find_base(engine, recipe, f"{prefix}-bootstrap/base") is None
     finally:
         tag(engine, base.image_id, base.reference)
         remove(engine, child.id, force=True)
-    assert find_base(engine, recipe, f"{prefix}/base") is not None
+    assert find_base(engine, recipe, f"{prefix}-bootstrap/base") is not None
