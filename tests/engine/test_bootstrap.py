@@ -13,7 +13,7 @@ import pytest
 from builder.engine.bootstrap import BootstrappedBase, BootstrapRecipe, find_base, make_base
 from builder.engine.connection import Engine
 from builder.engine.containers import RunRequest, run
-from builder.engine.images import inspect, remove, tag
+from builder.engine.images import inspect, remove, tag, untag
 
 pytestmark = pytest.mark.engine
 
@@ -31,7 +31,8 @@ def base(engine: Engine, prefix: str, recipe: BootstrapRecipe) -> Iterator[Boots
     assert find_base(engine, recipe, f"{prefix}-bootstrap/base") is None
     made = make_base(engine, recipe, repository=f"{prefix}-bootstrap/base")
     yield made
-    remove(engine, made.image_id, force=True)
+    # By name: the same packages give the same image, and it may be somebody's base under another name.
+    untag(engine, made.reference)
 
 
 def _run(engine: Engine, image: str, script: str) -> str:
