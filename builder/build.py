@@ -5,6 +5,7 @@ One session carries the context and the Dockerfiles of the whole matrix, so what
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import subprocess
 import threading
@@ -15,7 +16,9 @@ from pathlib import Path
 from builder.engine.auth import DockerLogins
 from builder.engine.build import BuildRequest, build
 from builder.engine.connection import Engine
-from builder.engine.images import list_images, tag
+from builder.engine.errors import EngineRefused
+from builder.engine.images import list_images, remove, tag
+from builder.engine.mutex import held
 from builder.engine.session import Session, shared_key_for
 from builder.engine.trace import Event
 from builder.engine.tree import FileTree
@@ -193,12 +196,17 @@ def build_image(
         cancel=cancel,
         idle_timeout=IDLE_TIMEOUT,
     )
-    images = list_images(engine)
-    known = candidates(action.cell, action.key, images)
-    if known and not action.rebuild:
-        number, image = known[-1]
-        candidate = candidate_tag(action.cell, action.key, number)
-        return Image(id=image.id, key=action.key, candidate=candidate, built=False, seconds=0.0)
-    candidate = next_candidate(action.cell, action.key, images)
-    tag(engine, result.image_id, candidate)
-    return Image(id=result.image_id, key=action.key, candidate=candidate, built=True, seconds=result.seconds)
+    # Locks of this machine's state say nothing to an imgbuild elsewhere that uses the same engine.
+    with held(engine, f"imgbuild-candidate-{action.key}", result.image_id):
+        images = list_images(engine)
+        known = candidates(action.cell, action.key, images)
+        if not known or action.rebuild:
+            candidate = next_candidate(action.cell, action.key, images)
+            tag(engine, result.image_id, candidate)
+            return Image(id=result.image_id, key=action.key, candidate=candidate, built=True, seconds=result.seconds)
+    number, image = known[-1]
+    if image.id != result.image_id:
+        with contextlib.suppress(EngineRefused):  # somebody has begun to use it: then it stays
+            remove(engine, result.image_id)
+    candidate = candidate_tag(action.cell, action.key, number)
+    return Image(id=image.id, key=action.key, candidate=candidate, built=False, seconds=0.0)

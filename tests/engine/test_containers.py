@@ -200,8 +200,10 @@ def test_paths_that_leave_the_volume_are_refused(shell: Runner, options: dict[st
         shell("true", **options)  # type: ignore[arg-type]
 
 
+# Where the tests run in the background, a shell may have set SIGINT to be ignored.
 _KILLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from builder.engine.connection import Engine
 from builder.engine.containers import RunRequest, run
 run(Engine.connect(), RunRequest(image=sys.argv[1], entrypoint=("sleep",), command=("300",), deadline=300,

