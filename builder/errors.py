@@ -1,6 +1,8 @@
 """The tree of imgbuild's own errors. Every class has one exit code; every instance says what, where and how to mend it.
 
     ImgbuildError
+    ├── Impossible          3   facts forbid every combination that was asked for
+    ├── NotKnown            4   the facts do not reach as far as what was asked for
     ├── ConfigError         5   matrix.yaml, the site file or an option's value is invalid
     ├── RenderError         6   a template does not render
     ├── BaseError           8   a base image can neither be pulled nor made
@@ -10,6 +12,7 @@
     ├── DoctorFailed       14   a line of `imgbuild doctor` failed
     ├── LockTimeout        16   another imgbuild holds the lock
     ├── StateError         17   the state directory cannot be read or written
+    ├── NotLocked          19   a lock file is missing, or does not fit what is asked for
     └── Interrupted       130   the run was interrupted before this was done
 
 Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry, 18 no such image) have their
@@ -39,6 +42,18 @@ class ImgbuildError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class Impossible(ImgbuildError):
+    """Facts forbid every combination that was asked for."""
+
+    exit_code = 3
+
+
+class NotKnown(ImgbuildError):
+    """The facts do not reach as far as what was asked for."""
+
+    exit_code = 4
 
 
 class ConfigError(ImgbuildError):
@@ -99,3 +114,9 @@ class StateError(ImgbuildError):
     """The state directory cannot be read or written."""
 
     exit_code = 17
+
+
+class NotLocked(ImgbuildError):
+    """A lock file is missing, or does not fit what is asked for."""
+
+    exit_code = 19

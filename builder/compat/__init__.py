@@ -1,0 +1,1 @@
+"""Which combinations of framework, CUDA, Python, driver and GPU can work: facts with sources, and rules over them."""

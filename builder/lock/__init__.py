@@ -1,0 +1,26 @@
+"""What cells are built from, as exact bytes: lock files, and bases by digest or by package set."""
+
+from __future__ import annotations
+
+from builder.lock.bases import BasePin, Bases, Pins, Resolver
+from builder.lock.model import (
+    BaseLock,
+    DebianClosure,
+    EnvironmentLock,
+    LockedPackage,
+    MadeBase,
+    PythonClosure,
+)
+
+__all__ = [
+    "BaseLock",
+    "BasePin",
+    "Bases",
+    "DebianClosure",
+    "EnvironmentLock",
+    "LockedPackage",
+    "MadeBase",
+    "Pins",
+    "PythonClosure",
+    "Resolver",
+]

@@ -1,0 +1,119 @@
+"""What lock files hold.
+
+There are two kinds, both below `dockerfiles/locks/`:
+
+- one for each base, `<base>.base.json`: its digest, the packages of its made equivalent, and the distribution's
+  packages that cells on it install;
+- one for each environment, `<framework>-<version>-<cuda>-py<python>-<base>.python.json`: the Python packages of every
+  cell that has these five in common. They are resolved together, so that such cells share versions, and layers.
+
+A lock holds no URL and nothing of the machine that made it: a lock made behind a mirror equals one made without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedPackage:
+    """One file that pip installs.
+
+    Attributes:
+        name: the project's normalised name.
+        version: with its local part, such as "2.13.0+cpu".
+        file: the file's name: the wheel that fits the environment best, or the source distribution.
+        sha256: of the file, 64 hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonClosure:
+    """What one `python(…)` request of a template installs.
+
+    Attributes:
+        requirements: what was asked for, sorted, such as ("numpy", "torch==2.13.0+cpu").
+        after: the requirements, sorted, of every request that this one builds on; what they install is there already.
+        deps: whether dependencies are installed too.
+        installs: names of the packages that are installed, sorted; each is in the environment's `packages`.
+    """
+
+    requirements: tuple[str, ...]
+    after: tuple[str, ...]
+    deps: bool
+    installs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentLock:
+    """The Python packages of the cells that share a framework, its version, CUDA, Python and base.
+
+    Attributes:
+        name: the file's name without its suffix, such as "torch-2.13.0-cpu-py3.11-bookworm".
+        constraints: SHA-256 of the constraints file that it was resolved under; empty without one.
+        packages: every package that one of its cells installs, by name: one version of each.
+        closures: which of them each request installs.
+    """
+
+    name: str
+    constraints: str
+    packages: Mapping[str, LockedPackage]
+    closures: tuple[PythonClosure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebianClosure:
+    """What one `debian(…)` request of a template installs.
+
+    Attributes:
+        packages: what was asked for, sorted.
+        after: the packages, sorted, that earlier requests of the same image asked for.
+        installs: versions by package name: what was asked for and what it depends on, apart from what the base and
+            the earlier requests brought.
+    """
+
+    packages: tuple[str, ...]
+    after: tuple[str, ...]
+    installs: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBase:
+    """A base made from the distribution's packages.
+
+    Attributes:
+        recipe: SHA-256 of its recipe, as `BootstrapRecipe.sha256`.
+        packages: versions of everything that is installed in it, by name.
+    """
+
+    recipe: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLock:
+    """A base, and what the distribution adds to it.
+
+    Attributes:
+        name: the base's name in `matrix.yaml`.
+        image: its image there, such as "debian:bookworm-slim".
+        refreshed: the day (ISO 8601) on which versions were last taken from the distribution.
+        digest: the image's digest; None when no registry could be asked, which `why` explains.
+        why: why there is no digest; empty when there is one.
+        made: its equivalent; None when it was not made.
+        closures: what each request installs.
+    """
+
+    name: str
+    image: str
+    refreshed: str
+    digest: str | None
+    why: str
+    made: MadeBase | None
+    closures: tuple[DebianClosure, ...] = field(default=())
