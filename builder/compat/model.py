@@ -48,6 +48,9 @@ class Build:
         ptx: compute capabilities with PTX in the binary, which newer GPUs can compile; None when unknown.
         glibc: the oldest that its wheels load with; None for that of its row.
         driver: the oldest Linux driver that its maker names, where that is not what its CUDA needs.
+        cudnn: the cuDNN that it was built or tested with, as far as its maker says: "8.9"; None when unknown.
+        min_capability: the oldest compute capability that its maker serves, where `sass` is unknown.
+        arch_origin: where `sass`, `ptx` and `min_capability` stand, when that is less sure than the build itself.
         default: whether the plain requirement on "pypi" installs it.
         origin: where it stands.
     """
@@ -63,6 +66,9 @@ class Build:
     ptx: tuple[str, ...] | None = None
     glibc: str | None = None
     driver: str | None = None
+    cudnn: str | None = None
+    min_capability: str | None = None
+    arch_origin: Origin | None = None
     default: bool = False
     origin: Origin
 
@@ -74,6 +80,7 @@ class Extra:
     Attributes:
         versions: the releases that have it; None for every one of its row.
         installable: False when what it requires cannot be had.
+        pythons: those on which what it requires can be had; None for those of its row.
         why: why not; empty when it can.
         requires: what it requires, as requirements.
     """
@@ -81,6 +88,7 @@ class Extra:
     name: str
     versions: frozenset[str] | None = None
     installable: bool = True
+    pythons: frozenset[str] | None = None
     why: str = ""
     requires: tuple[str, ...] = ()
     origin: Origin
@@ -114,9 +122,14 @@ class Row:
         project: normalised name.
         series: such as "2.13", or an exact version where each release has its own row.
         releases: release dates (ISO 8601, or None) by version.
-        pythons: Pythons with wheels for Linux on x86_64; None when its wheels do not depend on it.
-        requires_python: PEP 440 specifier; empty when unknown.
-        glibc: the oldest that its wheels load with.
+        pythons: Pythons with wheels for Linux on x86_64; None when its wheels do not depend on it. Those of the newest
+            release: ask `pythons_of` for one.
+        requires_python: PEP 440 specifier; empty when unknown. Ask `requires_python_of` for one release.
+        glibc: the oldest that its wheels load with. Ask `glibc_of` for one release.
+        own_pythons: by release, where they are other ones than `pythons`.
+        own_requires_python: by release, where it is another one.
+        own_glibc: by release, where it is another one.
+        yanked: releases that their maker has withdrawn; an exact pin still installs them.
         cxx: the C++ standard that extensions against it must be compiled with, such as "c++17"; None when unknown.
         builds: its builds.
         extras: its pip extras that the tables know of, by name.
@@ -136,8 +149,24 @@ class Row:
     extras: tuple[Extra, ...] = ()
     companions: Mapping[str, Mapping[str, Companion]] = field(default_factory=dict)
     broken_pythons: Mapping[str, str] = field(default_factory=dict)
+    own_pythons: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    own_requires_python: Mapping[str, str] = field(default_factory=dict)
+    own_glibc: Mapping[str, str | None] = field(default_factory=dict)
+    yanked: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     origin: Origin
+
+    def pythons_of(self, release: str) -> frozenset[str] | None:
+        """Pythons that this release has wheels for; None when its wheels do not depend on it."""
+        return self.own_pythons.get(release, self.pythons)
+
+    def requires_python_of(self, release: str) -> str:
+        """The Pythons that this release says it accepts, as a specifier; empty when unknown."""
+        return self.own_requires_python.get(release, self.requires_python)
+
+    def glibc_of(self, release: str) -> str | None:
+        """The oldest glibc that this release's wheels load with."""
+        return self.own_glibc.get(release, self.glibc)
 
     def companion(self, release: str, project: str) -> Companion | None:
         """What this release says of that project; None when it says nothing."""
@@ -175,6 +204,10 @@ class Toolkit:
         drivers: the Linux driver that each of its patch releases ships with, by version; empty when unknown.
         minor_driver: the oldest Linux driver that runs it by minor-version compatibility.
         sass: compute capabilities that its compiler makes code for; None when unknown.
+        patches: its patch releases as far as known, oldest first.
+        forward_branches: older driver branches that NVIDIA's images admit with forward compatibility (cuda-compat) on
+            data-center GPUs, such as 470 and 535; None when unknown.
+        arch_origin: where `sass` stands, when that is less sure than the toolkit itself.
         why: for one that never was, where its number comes from.
     """
 
@@ -183,6 +216,9 @@ class Toolkit:
     drivers: Mapping[str, str] = field(default_factory=dict)
     minor_driver: str | None = None
     sass: tuple[str, ...] | None = None
+    patches: tuple[str, ...] = ()
+    forward_branches: tuple[int, ...] | None = None
+    arch_origin: Origin | None = None
     why: str = ""
     origin: Origin
 
@@ -198,6 +234,7 @@ class ImageTags:
         complete: whether every tag is here. When it is not, an absent tag is unknown.
         removed: whether its maker's policy has deleted it, or may have.
         cudnn: the version of cuDNN in its cudnn flavours; None when unknown or when there are none.
+        own_cudnn: by operating system, where it is another one.
     """
 
     version: str
@@ -205,6 +242,7 @@ class ImageTags:
     complete: bool
     removed: bool | None
     cudnn: str | None = None
+    own_cudnn: Mapping[str, str] = field(default_factory=dict)
     origin: Origin
 
 
@@ -216,7 +254,7 @@ class Gpu:
         names: such as ("H100", "H200", "GH200").
         capability: "9.0".
         architecture: "Hopper".
-        data_center: whether forward compatibility (cuda-compat) serves it.
+        data_center: by name, whether forward compatibility (cuda-compat) serves it; a name that is absent: unknown.
         last_driver: the last driver branch that supports it, such as 580; None for a current one.
     """
 
