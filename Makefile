@@ -33,10 +33,11 @@ demo: $(INSTALLED)
 
 test: $(EXTRAS)
 	.ci/prepare engine
+	.ci/prepare buildx
 	$(BIN)/pytest
 
 unit: $(EXTRAS)
-	$(BIN)/pytest -m "not engine and not gpu"
+	$(BIN)/pytest -m "not engine and not gpu and not index"
 
 lint: $(EXTRAS)
 	$(BIN)/ruff check .

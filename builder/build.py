@@ -27,7 +27,7 @@ from builder.lock import BasePin, Bases
 from builder.plan import BASE_LABEL, KEY_LABEL, Action, candidate_tag, candidates, next_candidate
 from builder.project import Project
 from builder.render import Recipe, channel_variable
-from builder.site import Site, build_secrets, site_wheels
+from builder.site import Site, build_secrets, site_files, site_wheels, supplies
 
 IDLE_TIMEOUT = 3600.0
 """Seconds of silence after which a build counts as stalled. BuildKit says nothing while a quiet step compiles."""
@@ -71,35 +71,43 @@ def context_trees(recipes: Iterable[Recipe], site: Site) -> tuple[FileTree, File
             if file.path not in added:
                 added.add(file.path)
                 context.add_bytes(file.path, file.data, mode=file.mode)
-        for directory, _ in recipe.wheels:
-            if directory in added:
+        for directory in recipe.wheels:
+            if directory.path in added:
                 continue
-            added.add(directory)
+            added.add(directory.path)
             # An empty directory is not synchronised when nothing asks for it by name; a file in it always is.
-            context.add_bytes(f"{directory}/.keep", b"")
-            for wheel in site_wheels(site, recipe.constraints):
+            context.add_bytes(f"{directory.path}/.keep", b"")
+            locked = directory.packages
+            for found in site_wheels(site, recipe.constraints) if locked is None else site_files(site, locked):
                 # A link would go as a link, and dangle in the build.
-                context.add_file(f"{directory}/{wheel.name}", wheel.resolve())
+                context.add_file(f"{directory.path}/{found.name}", found.resolve())
     return context, dockerfiles
 
 
 def channels_of(recipes: Iterable[Recipe], site: Site) -> Mapping[str, str]:
     """What the site makes of the wheel channels: URLs by variable, empty where a channel is not needed.
 
-    A channel is not needed when the site itself supplies the wheel of the framework's pinned version. Without this,
-    a machine that cannot reach the channel would wait for it in vain.
+    A channel is not needed when the site itself supplies the framework's locked file, or a wheel of its pinned
+    version. Without this, a machine that cannot reach the channel would wait for it in vain.
     """
-    from packaging.utils import canonicalize_name, parse_wheel_filename
-
     channels = {channel_variable(name): url for name, url in site.channels.items()}
     for recipe in recipes:
         framework = recipe.cell.framework
         if framework.channel is None or framework.channel.name in site.channels:
             continue
-        names = {parse_wheel_filename(wheel.name)[0] for wheel in site_wheels(site, recipe.constraints)}
-        if canonicalize_name(framework.name) in names:
+        if _supplies_framework(site, recipe):
             channels[channel_variable(framework.channel.name)] = ""
     return channels
+
+
+def _supplies_framework(site: Site, recipe: Recipe) -> bool:
+    from packaging.utils import canonicalize_name, parse_wheel_filename
+
+    name = canonicalize_name(recipe.cell.framework.name)
+    if recipe.locked is not None:
+        package = recipe.locked.get(name)
+        return package is not None and any(supplies(file, package) for file in site_files(site, (package,)))
+    return name in {parse_wheel_filename(wheel.name)[0] for wheel in site_wheels(site, recipe.constraints)}
 
 
 def open_session(engine: Engine, recipes: tuple[Recipe, ...], site: Site, project: Path) -> Session:

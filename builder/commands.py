@@ -6,24 +6,27 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from builder.check import CheckRun, VerdictStatus, check_image
 from builder.display import Display, Mode
+from builder.emit.registry import held_digest
 from builder.engine.connection import Engine
 from builder.engine.errors import ImageMissing
 from builder.engine.images import inspect
 from builder.engine.owner import reap
 from builder.errors import CheckFailed, CheckIncomplete
 from builder.lock import Bases, Pins, Resolver
+from builder.lock.file import locks_of
 from builder.matrix import Cell, Matrix
 from builder.memory import expectation
 from builder.pipeline import Foundry, Options, check_lines, log_lines
-from builder.plan import Action
+from builder.plan import Action, candidate_tag, public_references
 from builder.project import Project
 from builder.records import Records
-from builder.render import Recipe, render_all
+from builder.render import Recipe, iter_recipes
 from builder.report import Outcome, Report, Status
 from builder.site import Site
 
@@ -66,6 +69,42 @@ def show_plan(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...
     return 0
 
 
+def unfinished_cells(
+    run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
+) -> tuple[Cell, ...]:
+    """The cells that `build_cells` would have to build, check or tag; changes nothing."""
+    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+    return tuple(action.cell for action in actions if not action.nothing)
+
+
+def unpublished_cells(
+    run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
+) -> tuple[Cell, ...]:
+    """The cells that their registry does not hold under all their public names as the candidate of their key.
+
+    So a cell counts as unpublished whose image was pushed and never promoted, since another cell had failed.
+
+    Raises:
+        RegistryUnreachable: a registry did not answer.
+    """
+    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+
+        def published(action: Action) -> bool:
+            if action.key is None:  # its base would have to be made first
+                return False
+            engine = shop.foundry.engine
+            digest = held_digest(engine, candidate_tag(action.cell, action.key))
+            return digest is not None and all(
+                held_digest(engine, reference) == digest for reference in public_references(action.cell)
+            )
+
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="registry") as pool:
+            there = list(pool.map(published, actions))
+    return tuple(action.cell for action, held in zip(actions, there, strict=True) if not held)
+
+
 def check_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...]) -> int:
     """Checks the images that this engine holds for cells, remembers what came of it, and moves no tag."""
     started = time.monotonic()
@@ -82,7 +121,7 @@ def check_reference(run: Run, reference: str, cell: tuple[Project, Cell] | None)
     wanted = None
     if cell is not None:
         project, its_cell = cell
-        wanted = expectation(render_all([its_cell], project.dockerfiles, project.shipped_dockerfiles)[0])
+        wanted = expectation(next(iter_recipes([its_cell], project)))
     with _engine(run.site) as engine, Display(run.progress) as display:
         _require_gpus(engine, run.options.gpus)
         image = inspect(engine, reference)
@@ -125,7 +164,7 @@ def _workshop(
     dry_run: bool = False,
 ) -> Iterator[_Workshop]:
     # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
-    recipes = render_all(matrix.cells, project.dockerfiles, project.shipped_dockerfiles)
+    recipes = tuple(iter_recipes(matrix.cells, project))
     wanted = {cell.id for cell in cells}
     selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
     records = Records(run.site.state_dir)
@@ -136,6 +175,7 @@ def _workshop(
             site=run.site,
             records=records,
             repository=matrix.repository,
+            locks=locks_of(project),
             make=make and not dry_run,
             on_line=lambda text: display.note("bases", text),
             cancel=run.cancel,

@@ -10,6 +10,7 @@
     ├── CheckIncomplete    11   a required check did not run
     ├── Differs            13   what is committed differs from what is rendered
     ├── DoctorFailed       14   a line of `imgbuild doctor` failed
+    ├── IndexUnavailable   15   a package index is unreachable, not trusted, or refuses
     ├── LockTimeout        16   another imgbuild holds the lock
     ├── StateError         17   the state directory cannot be read or written
     ├── NotLocked          19   a lock file is missing, or does not fit what is asked for
@@ -102,6 +103,12 @@ class Interrupted(ImgbuildError):
     """The run was interrupted before this was done."""
 
     exit_code = 130
+
+
+class IndexUnavailable(ImgbuildError):
+    """A package index is unreachable, not trusted, or refuses."""
+
+    exit_code = 15
 
 
 class LockTimeout(ImgbuildError):

@@ -10,7 +10,9 @@ import click
 from builder import __version__
 from builder.cli.build import build, check
 from builder.cli.doctor import doctor
+from builder.cli.explain import explain
 from builder.cli.init import init
+from builder.cli.lock import lock
 from builder.cli.matrix import matrix_command
 from builder.cli.render import render
 from builder.exits import exit_code_of
@@ -28,19 +30,20 @@ def cli() -> None:
     Start here:
       imgbuild doctor                  is this machine fit to build?
       imgbuild matrix                  what would be built, what is excluded, and why
+      imgbuild explain torch==2.13.0 --cuda 12.4    can this work? why not, and what is nearest
       imgbuild build                   build, check and tag everything; a second run does nothing
       imgbuild build '*-horovod'       only the cells that match a glob
       imgbuild check --image REF       check any image, also one not built here
 
     \b
     Without a matrix.yaml in the current folder, the one that imgbuild ships is used; `imgbuild init` writes it out.
-    Exit codes: 0 done, 2 usage, 3 impossible, 4 unknown, 5 configuration, 6 template, 7 engine, 8 base, 9 build, 10 check failed,
-    11 check incomplete, 12 disk full, 13 differs, 14 doctor, 15 registry, 16 locked, 17 state, 18 no such image, 19 not locked,
-    70 a defect of imgbuild, 130 and 143 interrupted.
+    Exit codes: 0 done, 2 usage, 3 impossible, 4 unknown, 5 configuration, 6 template, 7 engine, 8 base, 9 build,
+    10 check failed, 11 check incomplete, 12 disk full, 13 differs, 14 doctor, 15 registry or index, 16 locked,
+    17 state, 18 no such image, 19 not locked, 70 a defect of imgbuild, 130 and 143 interrupted.
     """
 
 
-for command in (init, matrix_command, render, build, check, doctor):
+for command in (init, matrix_command, explain, lock, render, build, check, doctor):
     cli.add_command(command)
 
 

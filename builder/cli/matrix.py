@@ -2,80 +2,70 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import click
 
-from builder.cli.options import format_option, load, matrix_options, select_cells, selection_options
+from builder.cli.ci import CI_FORMATS, Ci, ci_options, emit, narrowed, refuse_misplaced
+from builder.cli.listing import Listing, json_lines, text_lines
+from builder.cli.options import load, matrix_options, note, select_cells, selection_options
 
-if TYPE_CHECKING:
-    from builder.matrix import Cell
+FORMATS: Final[dict[str, Callable[[Listing], Iterator[str]]]] = {"text": text_lines, "json": json_lines}
+"""Writes a listing, line by line."""
 
 
 @click.command("matrix")
 @matrix_options
 @selection_options
-@format_option
+@ci_options
+@click.option(
+    "--explain", is_flag=True, help="List every combination: kept, excluded, impossible or unknown, and by what."
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([*FORMATS, *CI_FORMATS]),
+    default="text",
+    show_default=True,
+    help="Output format.",
+)
 def matrix_command(
     patterns: tuple[str, ...],
     only: tuple[str, ...],
     skip: tuple[str, ...],
     matrix_path: Path | None,
     repository: str | None,
+    explain: bool,
     format_: str,
+    ci: Ci,
 ) -> None:
-    """List the cells, and what is excluded and why.
+    """List the cells, what is excluded and why, and what facts forbid.
 
     \b
     Examples:
       imgbuild matrix
       imgbuild matrix --only python=3.11 --format json
+      imgbuild matrix --explain
+      imgbuild matrix --format github --changed-since origin/main >> "$GITHUB_OUTPUT"
     """
-    from builder.matrix import select_excluded
+    from builder.matrix import select, select_left_out
 
-    _, matrix = load(matrix_path, repository)
-    cells = select_cells(matrix, patterns, only, skip)
-    left_out = select_excluded(matrix, patterns, only=only, skip=skip)
-    if format_ == "json":
-        document = {
-            "schema": "imgbuild.matrix/1",
-            "cells": [_cell_json(cell) for cell in cells],
-            "excluded": [
-                {
-                    "cell": excluded.id,
-                    "axes": dataclasses.asdict(excluded.axes),
-                    "reason": excluded.reason,
-                    "by": str(excluded.by),
-                }
-                for excluded in left_out
-            ],
-            "warnings": list(matrix.warnings),
-        }
-        click.echo(json.dumps(document, indent=2))
+    refuse_misplaced(ci, format_, explain=explain)
+    project, matrix = load(matrix_path, repository)
+    if format_ in CI_FORMATS:
+        cells = select_cells(matrix, patterns, only, skip)
+        emit(ci, format_, narrowed(ci, project, matrix, cells, repository))
         return
-    for cell in cells:
-        click.echo(f"{cell.id}  verify={cell.verify.value}  base={cell.base.name}")
-        for tag in (*cell.tags, *cell.aliases):
-            click.echo(f"    {cell.repository}:{tag}")
-    for excluded in left_out:
-        click.echo(f"{excluded.id}  excluded: {excluded.reason} ({excluded.by})")
-    click.echo(f"{len(cells)} cells, {len(left_out)} excluded")
-
-
-def _cell_json(cell: Cell) -> dict[str, object]:
-    return {
-        "cell": cell.id,
-        "framework": cell.framework.name,
-        "version": cell.framework.version,
-        "cuda": cell.cuda,
-        "python": cell.python,
-        "base": cell.base.name,
-        "extras": [extra.name for extra in cell.extras],
-        "verify": cell.verify.value,
-        "repository": cell.repository,
-        "tags": list(cell.tags),
-        "aliases": list(cell.aliases),
-    }
+    selection = select(matrix, patterns, only=only, skip=skip)
+    for warning in selection.warnings:
+        note(f"warning: {warning}")
+    left_out = select_left_out(matrix, patterns, only=only, skip=skip)
+    listing = Listing(cells=selection.cells, left_out=left_out, warnings=matrix.warnings, explain=explain)
+    if not listing.count and (patterns or only or skip):
+        raise click.UsageError("no cell is selected; `imgbuild matrix` lists them")
+    listing = replace(listing, cells=narrowed(ci, project, matrix, listing.cells, repository))
+    for line in FORMATS[format_](listing):
+        click.echo(line)

@@ -38,9 +38,24 @@ class _Seconds(click.FloatRange):
 SECONDS = _Seconds(1, 86400)
 
 
+_ASSUME_NEW = "builder.assume_new"
+
+
+def _assume_new(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    """Keeps the option for `load`, so that no command has to hand it on."""
+    ctx.meta[_ASSUME_NEW] = value
+
+
 def matrix_options(function: F) -> F:
-    """The options of every command that reads a matrix."""
+    """The options of every command that reads a matrix. `load` heeds `--assume-new` by itself."""
     for option in (
+        click.option(
+            "--assume-new",
+            is_flag=True,
+            expose_value=False,
+            callback=_assume_new,
+            help="Take combinations that imgbuild's facts do not reach, a newer release for example, to work.",
+        ),
         click.option(
             "--repository",
             metavar="NAME",
@@ -84,25 +99,47 @@ progress_option = click.option(
 )
 
 
+def assume_new() -> bool:
+    """Whether `--assume-new` was given to the command that runs."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_ASSUME_NEW))
+
+
 def load(matrix_path: Path | None, repository: str | None) -> tuple[Project, Matrix]:
+    """The project and its matrix, expanded and judged; what is wrong with it is said on stderr."""
     from builder.matrix import load_matrix
     from builder.project import find_project
 
     project = find_project(matrix_path, Path())
     if project.shipped:
         note("no matrix.yaml here: using the one that imgbuild ships (`imgbuild init` writes it out)")
-    matrix = load_matrix(project.matrix, repository=repository)
+    matrix = load_matrix(project.matrix, repository=repository, assume_new=assume_new())
     for warning in matrix.warnings:
         note(f"warning: {warning}")
+    left_out = [
+        f"{len(cells)} {kind}"
+        for kind, cells in (("impossible", matrix.impossible), ("unknown", matrix.unknown))
+        if cells
+    ]
+    if left_out:
+        note(f"note: combinations left out: {', '.join(left_out)}; `imgbuild matrix --explain` says why")
     return project, matrix
 
 
 def select_cells(
     matrix: Matrix, patterns: tuple[str, ...], only: tuple[str, ...], skip: tuple[str, ...]
 ) -> tuple[Cell, ...]:
-    from builder.matrix import select
+    """The cells that a command works on.
+
+    Raises:
+        Impossible, NotKnown: there are none, and facts are why.
+        click.UsageError: there are none for another reason, and some were asked for.
+    """
+    from builder.matrix import refuse_judged, select
 
     selection = select(matrix, patterns, only=only, skip=skip)
+    if not selection.cells:
+        refuse_judged(matrix, patterns, only=only, skip=skip)
     for warning in selection.warnings:
         note(f"warning: {warning}")
     if not selection.cells and (patterns or only or skip):

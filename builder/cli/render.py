@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from builder.cli.options import load, matrix_options, select_cells, selection_options
 from builder.errors import Differs
+
+if TYPE_CHECKING:
+    from builder.matrix import Cell
+    from builder.render import ContextFile, Recipe
 
 
 @click.command()
@@ -41,26 +47,29 @@ def render(
       imgbuild render --check -o rendered      in CI: is what is committed still true?
     """
     from builder.project import is_written, leftovers, refuse_obstacles, write_output
-    from builder.render import ContextFile, render_all
+    from builder.render import iter_recipes
 
     project, matrix = load(matrix_path, repository)
     cells = select_cells(matrix, patterns, only, skip)
-    wanted: dict[str, ContextFile] = {}
+    # Two passes, so that nothing is written before everything is known to render, and memory does not grow with what
+    # the files hold: the first finds out which files differ, and the second renders those cells again.
+    wanted: set[str] = set()
     wheels: set[str] = set()
-    for recipe in render_all(cells, project.dockerfiles, project.shipped_dockerfiles):
-        wanted[recipe.name] = ContextFile(path=recipe.name, data=recipe.dockerfile.encode(), mode=0o644)
-        for file in recipe.files:
-            wanted[file.path] = file
-        for directory, _ in recipe.wheels:
-            path = f"{directory}/.keep"
-            wanted[path] = ContextFile(path=path, data=b"", mode=0o644)
-            wheels.add(directory)
-    differing = [path for path, file in sorted(wanted.items()) if not is_written(output / path, file.data, file.mode)]
+    differing: set[str] = set()
+    changed: list[Cell] = []
+    for recipe in iter_recipes(cells, project):
+        wheels.update(directory.path for directory in recipe.wheels)
+        new = [file for file in _files(recipe) if file.path not in wanted]
+        wanted.update(file.path for file in new)
+        found = [file.path for file in new if not is_written(output / file.path, file.data, file.mode)]
+        if found:
+            differing.update(found)
+            changed.append(recipe.cell)
     if check:
         # Some of the cells leave open what the others need.
         whole = not (patterns or only or skip)
         leftover = leftovers(output, wanted, wheels) if whole else ()
-        for path in differing:
+        for path in sorted(differing):
             click.echo(f"differs: {output / path}")
         for path in leftover:
             click.echo(f"belongs to no cell: {output / path}")
@@ -74,10 +83,25 @@ def render(
             )
         click.echo(f"{len(wanted)} files are as rendered")
         return
-    refuse_obstacles(output / path for path in differing)
-    for path in differing:
-        target = output / path
-        if not dry_run:
-            write_output(target, wanted[path].data, wanted[path].mode)
-        click.echo(f"{'would write' if dry_run else 'wrote'} {target}")
-    click.echo(f"{len(wanted) - len(differing)} files unchanged")
+    refuse_obstacles(output / path for path in sorted(differing))
+    unchanged = len(wanted) - len(differing)
+    for recipe in iter_recipes(changed, project):
+        for file in _files(recipe):
+            if file.path not in differing:
+                continue
+            differing.remove(file.path)
+            target = output / file.path
+            if not dry_run:
+                write_output(target, file.data, file.mode)
+            click.echo(f"{'would write' if dry_run else 'wrote'} {target}")
+    click.echo(f"{unchanged} files unchanged")
+
+
+def _files(recipe: Recipe) -> Iterator[ContextFile]:
+    """Everything that is written for a cell."""
+    from builder.render import ContextFile
+
+    yield ContextFile(path=recipe.name, data=recipe.dockerfile.encode(), mode=0o644)
+    yield from recipe.files
+    for directory in recipe.wheels:
+        yield ContextFile(path=f"{directory.path}/.keep", data=b"", mode=0o644)

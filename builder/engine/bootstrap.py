@@ -21,6 +21,7 @@ from typing import IO
 
 from builder.engine.apt import mirror_sources
 from builder.engine.connection import Engine
+from builder.engine.containers import read_from_image
 from builder.engine.errors import BaseUnavailable
 from builder.engine.images import ImageDetails, inspect, list_images, load_archive
 from builder.engine.mmdebstrap import CLEAN_UP, PATH_EXCLUDES, make_root
@@ -39,6 +40,7 @@ _SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _CHUNK = 1 << 20
+_STATUS_CAP = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,11 @@ class PackageSet:
         """What identifies the set: the hash of its lines."""
         return hashlib.sha256("".join(f"{entry}\n" for entry in self.entries).encode()).hexdigest()
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions by name."""
+        return {name: version for name, version, _ in (entry.split("=") for entry in self.entries)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrappedBase:
@@ -130,8 +137,8 @@ def base_reference(recipe: BootstrapRecipe, packages_sha256: str, repository: st
     return str(Reference(repository=repository, tag=tag))
 
 
-def find_base(engine: Engine, recipe: BootstrapRecipe, repository: str) -> BootstrappedBase | None:
-    """The base that was last made by `recipe` and kept in `repository`; None when there is none."""
+def bases_of(engine: Engine, recipe: BootstrapRecipe, repository: str) -> tuple[BootstrappedBase, ...]:
+    """The bases that were made by `recipe` and kept in `repository`, the last made first."""
     found: list[tuple[datetime, BootstrappedBase]] = []
     for image in list_images(engine, label=f"{RECIPE_LABEL}={recipe.sha256}"):
         packages = image.labels.get(PACKAGES_LABEL, "")
@@ -146,7 +153,27 @@ def find_base(engine: Engine, recipe: BootstrapRecipe, repository: str) -> Boots
                 image_id=image.id, reference=reference, recipe_sha256=recipe.sha256, packages_sha256=packages
             )
             found.append((details.tagged or details.created, base))
-    return max(found, key=lambda pair: (pair[0], pair[1].reference))[1] if found else None
+    found.sort(key=lambda pair: (pair[0], pair[1].reference), reverse=True)
+    return tuple(base for _, base in found)
+
+
+def find_base(engine: Engine, recipe: BootstrapRecipe, repository: str) -> BootstrappedBase | None:
+    """The base that was last made by `recipe` and kept in `repository`; None when there is none."""
+    return next(iter(bases_of(engine, recipe, repository)), None)
+
+
+def packages_of(engine: Engine, base: BootstrappedBase) -> PackageSet:
+    """The packages of a base on the engine.
+
+    Raises:
+        BaseUnavailable: it has no dpkg database.
+    """
+    if base.packages is not None:
+        return base.packages
+    status = read_from_image(engine, base.image_id, "/var/lib/dpkg/status", cap=_STATUS_CAP)
+    if status is None:
+        raise BaseUnavailable(f"the base {base.reference} has no dpkg database")
+    return parse_packages(status.decode("utf-8", "replace"))
 
 
 def make_base(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 
 from builder.engine.address import Address
 from builder.engine.errors import DiskFull, EngineRefused, EngineUnavailable
@@ -13,6 +14,47 @@ PRUNE = "free space with: docker image prune; docker builder prune; where that f
 removes what is left of it when it starts."""
 
 _NO_SPACE = re.compile(r"no space left on device|\[Errno 28\]|disk quota exceeded", re.IGNORECASE)
+
+
+_SAID = re.compile(r"imgbuild: (.+)")
+_MISMATCH = "THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"
+_REQUIREMENT = re.compile(r"\s+([A-Za-z0-9][A-Za-z0-9._-]*==\S+)(?: from (\S+))?.*:")
+_EXPECTED = re.compile(r"\s+Expected sha256 ([0-9a-f]{64})")
+_GOT = re.compile(r"\s+Got\s+([0-9a-f]{64})")
+
+
+def named_cause(log: Sequence[str]) -> tuple[str, str] | None:
+    """What a step's output says of why it failed, as a message and a hint; None when it is nothing that is known.
+
+    Known are a line that begins with `imgbuild: `, which a step's own script writes as its last word, and pip's report
+    of a file whose hash is not the one in the requirements.
+    """
+    for line in reversed(log):
+        said = _SAID.fullmatch(line.strip())
+        if said:
+            message, _, hint = said[1].partition("; ")
+            return message, hint
+    places = [place for place, line in enumerate(log) if _MISMATCH in line]
+    if not places:
+        return None
+    name, file, expected, got = "", "", "", ""
+    for line in log[places[-1] + 1 :]:
+        requirement, wanted, found = _REQUIREMENT.fullmatch(line), _EXPECTED.fullmatch(line), _GOT.fullmatch(line)
+        if requirement and not name:
+            name, file = requirement[1], (requirement[2] or "").rpartition("/")[2]
+        expected = expected or (wanted[1] if wanted else "")
+        got = got or (found[1] if found else "")
+    if not (name and expected and got):
+        return "the hash of a package differs from the lock", _WHY_ANOTHER_HASH
+    which = f"{name} ({file})" if file else name
+    message = f"the hash of {which} differs from the lock: it is sha256:{got}, the lock says sha256:{expected}"
+    return message, _WHY_ANOTHER_HASH
+
+
+_WHY_ANOTHER_HASH = (
+    "the file is not the one that was locked: find out why; only if it is to be trusted, "
+    "run: imgbuild lock --upgrade PACKAGE"
+)
 
 
 def no_space(message: str) -> bool:

@@ -146,6 +146,32 @@ def run(engine: Engine, request: RunRequest, *, cancel: threading.Event | None =
     return result
 
 
+def read_from_image(engine: Engine, image: str, path: str, *, cap: int) -> bytes | None:
+    """The content of one file of an image, from a container that is never started; None when there is no such file.
+
+    Args:
+        image: the image's id, or a name.
+        path: absolute.
+        cap: bytes of the largest file that is read.
+
+    Raises:
+        ImageMissing: there is no such image.
+        ContainerError: the file is larger than `cap`, or no regular file.
+    """
+    name = NAME_PREFIX + uuid.uuid4().hex[:16]
+    file = PurePosixPath(path)
+    # An image without a command needs one for a container to be made of it.
+    _create(engine, RunRequest(image=image, command=("none",), deadline=0), name)
+    try:
+        results = Results(cap)
+        results.read(engine, name, str(file.parent), file.name)
+    finally:
+        _remove_after_success(engine, name)
+    if results.oversize or results.refused:
+        raise ContainerError(f"{path} of {image} is larger than {cap:,} bytes, or no regular file")
+    return results.outputs.get(file.name)
+
+
 def _remove_after_success(engine: Engine, name: str) -> None:
     """Removes the container, twice if need be. What the run found out is not lost when neither succeeds."""
     try:

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
-from builder.engine.causes import PRUNE, no_space
+from builder.engine.causes import PRUNE, named_cause, no_space
 from builder.engine.dockerfile import lines_of_step
 from builder.engine.errors import (
     BaseUnavailable,
@@ -158,6 +158,9 @@ def _failed_step(step: FailedStep, message: str, hint: str) -> EngineError:
         text += f": {message}"
     said = [line for line in step.log if no_space(line)]
     if not said:
+        named = named_cause(step.log)
+        if named is not None:
+            return BuildFailed(named[0], hint=named[1] or hint, step=step)
         return BuildFailed(text, hint=hint, step=step)
     # All that a step can write to lies on the engine's disk, apart from its small file systems in memory.
     if not any(_SMALL_FILE_SYSTEM.search(t) for t in (step.command, *said)):

@@ -4,6 +4,9 @@ A base is an image from a registry, pinned by digest, or its equivalent made fro
 by its recipe and its package set. The two give different keys, so the choice is made openly: by `--bases`, or, with
 `auto`, once per engine and base declaration. It is remembered and reported, and a network that fails later does not
 change it.
+
+Where a base has a lock file, its digest and its package set are those of the lock, and no others are taken. Where it
+has none, the digest is the one that the registry gives today, and the packages are those of today's archive.
 """
 
 from __future__ import annotations
@@ -11,26 +14,30 @@ from __future__ import annotations
 import datetime
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from builder.engine.auth import DockerLogins
-from builder.engine.bootstrap import BootstrappedBase, BootstrapRecipe, find_base, make_base
+from builder.engine.bootstrap import BootstrappedBase, bases_of, packages_of
 from builder.engine.connection import Engine
 from builder.engine.errors import BaseUnavailable, RegistryError, RegistryUnreachable
-from builder.engine.images import registry_digest
 from builder.errors import BaseError
+from builder.lock.base_locks import archive_moved, base_lock, locked_digest, locked_made
+from builder.lock.origins import bootstrap_recipe, make_locally, registry_digest_of, registry_reference
 from builder.matrix import Base
 from builder.records import Records
 from builder.site import Site
 
-_PAUSE = 2.0
-"""Seconds before a registry that may only have been disturbed is asked again."""
+if TYPE_CHECKING:
+    from builder.lock.file import Locks
+    from builder.lock.model import BaseLock
 
 CHOICES = "base-choices"
 """The kind of record that remembers what `auto` found out."""
+
+PACKAGES = "base-packages"
+"""The kind of record that remembers what is in a made base, by its image id."""
 
 
 class Bases(Enum):
@@ -78,6 +85,7 @@ class Resolver:
         site: the mirror, proxies and CA with which a base is made.
         records: remembers what `auto` found out.
         repository: the prefix of this matrix's images; a made base is kept as `<repository>/base`.
+        locks: the lock files; None to do without.
         make: False for a dry run: a base that would have to be made is pending.
         on_line: receives progress, a line at a time.
         cancel: ends the making of a base when set.
@@ -88,6 +96,7 @@ class Resolver:
     site: Site
     records: Records
     repository: str
+    locks: Locks | None = None
     make: bool = True
     on_line: Callable[[str], None] = lambda line: None
     cancel: threading.Event | None = None
@@ -97,43 +106,51 @@ class Resolver:
 
         Raises:
             BaseError: a base can be had from nowhere that `mode` allows.
+            NotLocked: a base has a lock, and cannot be had as it says.
         """
         pins: dict[str, BasePin] = {}
         pending: list[str] = []
         for base in {base.name: base for base in bases}.values():
-            pin = self._pin(base)
+            lock = base_lock(self.locks, base) if self.locks is not None else None
+            pin = self._pin(base, lock)
             if pin is None:
                 pending.append(base.name)
             else:
                 pins[base.name] = pin
         return Pins(bases=pins, pending=tuple(pending))
 
-    def _pin(self, base: Base) -> BasePin | None:
+    def _pin(self, base: Base, lock: BaseLock | None) -> BasePin | None:
         if self.mode is Bases.AUTO:
-            return self._auto(base)
+            return self._auto(base, lock)
         why = f"asked for with --bases {self.mode.value}"
-        pin = self._bootstrapped(base, why) if self.mode is Bases.BOOTSTRAP else self._registry(base, why)
+        bootstrap = self.mode is Bases.BOOTSTRAP
+        pin = self._bootstrapped(base, lock, why) if bootstrap else self._registry(base, lock, why)
         if pin is not None:
             self._remember(base, self.mode, why)
         return pin
 
-    def _auto(self, base: Base) -> BasePin | None:
+    def _auto(self, base: Base, lock: BaseLock | None) -> BasePin | None:
         remembered = self.records.get(CHOICES, self._choice_key(base)) or {}
         chosen, why = remembered.get("source"), f"auto keeps what was chosen: {remembered.get('why')}"
         if chosen == Bases.BOOTSTRAP.value and base.bootstrap is not None:
-            return self._bootstrapped(base, why)
-        if chosen == Bases.REGISTRY.value:
-            return self._registry(base, why, known=True)
-        try:
-            pin: BasePin | None = self._registry(base, "auto: the registry answered")
-        except _NoRegistry as error:
-            if base.bootstrap is None:
-                raise
-            why = f"auto: no registry answered, {error.cause}, on {datetime.date.today().isoformat()}"
-            pin = self._bootstrapped(base, why)
-            source = Bases.BOOTSTRAP
+            return self._bootstrapped(base, lock, why)
+        if chosen == Bases.REGISTRY.value and (lock is None or lock.digest is not None):
+            return self._registry(base, lock, why, known=True)
+        today = datetime.date.today().isoformat()
+        source: Bases = Bases.BOOTSTRAP
+        if lock is not None and lock.digest is None and base.bootstrap is not None:
+            why = f"auto: the lock has no digest, {lock.why}"
+            pin = self._bootstrapped(base, lock, why)
         else:
-            why, source = f"the registry answered on {datetime.date.today().isoformat()}", Bases.REGISTRY
+            try:
+                pin = self._registry(base, lock, "auto: the registry answered")
+            except _NoRegistry as error:
+                if base.bootstrap is None:
+                    raise
+                why = f"auto: no registry answered, {error.cause}, on {today}"
+                pin = self._bootstrapped(base, lock, why)
+            else:
+                why, source = f"the registry answered on {today}", Bases.REGISTRY
         if pin is not None:
             self._remember(base, source, why.removeprefix("auto: "))
         return pin
@@ -145,50 +162,73 @@ class Resolver:
         if self.make:  # a dry run leaves nothing behind
             self.records.put(CHOICES, self._choice_key(base), {"source": source.value, "why": why})
 
-    def _registry(self, base: Base, why: str, *, known: bool = False) -> BasePin:
-        """The base as an image of its registry; one that is pinned and `known` to be there needs no question."""
-        if known and base.digest:
-            return _registry_pin(base, base.digest, why)
+    def _registry(self, base: Base, lock: BaseLock | None, why: str, *, known: bool = False) -> BasePin | None:
+        """The base as an image of its registry.
+
+        One that is pinned needs no question when it is `known` to be there; when the lock pins it and `auto` has not
+        to find out first; there the build itself asks for it.
+        """
+        digest = base.digest
+        if lock is not None:
+            digest = locked_digest(base, lock)
+            if self.mode is Bases.REGISTRY:
+                known = True
+        if known and digest:
+            return _registry_pin(base, digest, why, locked=lock is not None)
         try:
-            return _registry_pin(base, _digest(self.engine, base), why)
+            return _registry_pin(base, registry_digest_of(self.engine, base, digest), why, locked=lock is not None)
         except RegistryUnreachable as error:
             raise _NoRegistry(base, error) from None
         except RegistryError as error:
             # A registry that answers and refuses is no reason to take other bytes in silence.
             raise _no_base(base, error) from None
 
-    def _find(self, base: Base) -> BootstrappedBase | None:
-        return find_base(self.engine, _recipe(self.engine, base), self._own_repository)
-
     @property
     def _own_repository(self) -> str:
         return f"{self.repository}/base"
 
-    def _bootstrapped(self, base: Base, why: str) -> BasePin | None:
-        found = self._find(base)
+    def _bootstrapped(self, base: Base, lock: BaseLock | None, why: str) -> BasePin | None:
+        recipe = bootstrap_recipe(self.engine, base)
+        made = locked_made(base, lock, recipe) if lock is not None else None
+        found: BootstrappedBase | None = None
+        for candidate in bases_of(self.engine, recipe, self._own_repository):
+            if made is None or self._versions(candidate) == dict(made.packages):
+                found = candidate
+                break
         if found is None:
             if not self.make:
                 return None
             found = self._make(base, why)
+            if made is not None and (found.packages is None or found.packages.versions != dict(made.packages)):
+                raise archive_moved(base, made.packages, self._versions(found))
         return _bootstrap_pin(base, found, why)
 
-    def _make(self, base: Base, why: str) -> BootstrappedBase:
-        recipe = _recipe(self.engine, base)
-        self.on_line(f"base {base.name}: making {recipe.distribution} {recipe.suite} from its packages ({why})")
+    def _versions(self, base: BootstrappedBase) -> Mapping[str, str]:
+        """The packages of a made base; read from the image once, for its id says all."""
+        if base.packages is not None:
+            return base.packages.versions
+        remembered = self.records.get(PACKAGES, base.image_id) or {}
+        versions = remembered.get("versions")
+        if isinstance(versions, dict) and all(isinstance(value, str) for value in versions.values()):
+            return versions
         try:
-            return make_base(
-                self.engine,
-                recipe,
-                repository=self._own_repository,
-                mirror=self.site.apt_mirror,
-                security_mirror=self.site.apt_security_mirror,
-                proxies=self.site.proxies,
-                ca_bundle=self.site.ca_bundle,
-                on_line=self.on_line,
-                cancel=self.cancel,
-            )
+            read = packages_of(self.engine, base).versions
         except BaseUnavailable as error:
-            raise BaseError(error.message, where=f"base {base.name}", hint=error.hint) from None
+            raise BaseError(error.message, where=base.reference, hint=error.hint) from None
+        if self.make:
+            self.records.put(PACKAGES, base.image_id, {"versions": dict(read)})
+        return read
+
+    def _make(self, base: Base, why: str) -> BootstrappedBase:
+        return make_locally(
+            self.engine,
+            base,
+            why,
+            site=self.site,
+            repository=self._own_repository,
+            on_line=self.on_line,
+            cancel=self.cancel,
+        )
 
 
 def _bootstrap_pin(base: Base, found: BootstrappedBase, why: str) -> BasePin:
@@ -201,31 +241,13 @@ def _bootstrap_pin(base: Base, found: BootstrappedBase, why: str) -> BasePin:
     )
 
 
-def _repository(image: str) -> str:
-    """An image's name without its tag."""
-    return image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
-
-
-def _digest(engine: Engine, base: Base) -> str:
-    """The digest that `matrix.yaml` pins, once the registry has it, or else the one that the tag has today."""
-    name = f"{_repository(base.image)}@{base.digest}" if base.digest else base.image
-    try:
-        return registry_digest(engine, name, DockerLogins())
-    except RegistryUnreachable as error:
-        if error.cause in ("no such host", "connection refused"):
-            raise
-        # A choice that lasts should not hang on one lost packet.
-        time.sleep(_PAUSE)
-        return registry_digest(engine, name, DockerLogins())
-
-
-def _registry_pin(base: Base, digest: str, why: str) -> BasePin:
-    if base.digest is None:
+def _registry_pin(base: Base, digest: str, why: str, *, locked: bool) -> BasePin:
+    if base.digest is None and not locked:
         why += f"; {base.image} has no digest in matrix.yaml, and is {digest} today"
     return BasePin(
         name=base.name,
         source=Bases.REGISTRY,
-        reference=f"{_repository(base.image)}@{digest}",
+        reference=registry_reference(base, digest),
         identity=f"registry:{digest}",
         why=why,
     )
@@ -243,18 +265,3 @@ class _NoRegistry(BaseError):
         described = _no_base(base, error)
         super().__init__(described.message, where=described.where, hint=described.hint)
         self.cause = error.cause
-
-
-def _recipe(engine: Engine, base: Base) -> BootstrapRecipe:
-    if base.bootstrap is None:
-        raise BaseError(
-            f"base {base.name} has no `bootstrap` in matrix.yaml",
-            where=f"base {base.name}",
-            hint="add `bootstrap: {distribution: debian, suite: …}`, or build with --bases registry",
-        )
-    return BootstrapRecipe(
-        distribution=base.bootstrap.distribution,
-        suite=base.bootstrap.suite,
-        include=base.bootstrap.include,
-        architecture=engine.info().architecture,
-    )

@@ -13,11 +13,14 @@ from builder.matrix.model import (
     Excluded,
     Extra,
     Framework,
+    Impossible,
+    Judged,
     Level,
     Matrix,
     Selection,
+    Unknown,
 )
-from builder.matrix.select import select, select_excluded
+from builder.matrix.select import LeftOut, refuse_judged, select, select_left_out
 
 __all__ = [
     "CPU",
@@ -29,10 +32,15 @@ __all__ = [
     "Excluded",
     "Extra",
     "Framework",
+    "Impossible",
+    "Judged",
+    "LeftOut",
     "Level",
     "Matrix",
     "Selection",
+    "Unknown",
     "load_matrix",
+    "refuse_judged",
     "select",
-    "select_excluded",
+    "select_left_out",
 ]

@@ -14,7 +14,7 @@ from builder.matrix.model import Base, Bootstrap, Extra
 from builder.source import Node, Position, nearest, quote
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
     """A text and where it stands."""
 
@@ -22,18 +22,22 @@ class Placed:
     position: Position
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FrameworkRule:
-    """An entry of `frameworks`; `channels` maps a CUDA value to a channel's name."""
+    """An entry of `frameworks`; `channels` maps a CUDA value to a channel's name.
+
+    `facts` is the project of the fact tables that it is, and where that stands; None for its own name.
+    """
 
     name: str
     image: str
     template: str
-    constraints: str
+    constraints: str | None
     channels: Mapping[str, str]
+    facts: Placed | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """A combination of axis values and where each of them stands; not yet a valid cell.
 
@@ -54,7 +58,7 @@ class Candidate:
     position: Position
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExtrasItem:
     """One item of the axis `extras`."""
 
@@ -62,7 +66,7 @@ class ExtrasItem:
     position: Position
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AxisValues:
     """The lists of `axes`."""
 
@@ -74,7 +78,7 @@ class AxisValues:
     extras: tuple[ExtrasItem, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Exclusion:
     """An entry of `exclude`: a glob over ids, or (axis, glob) pairs that must all match."""
 
@@ -84,7 +88,7 @@ class Exclusion:
     position: Position
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Override:
     """An entry of `overrides`; `match` stands at its glob."""
 
@@ -93,7 +97,7 @@ class Override:
     verify: Placed | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Alias:
     """An entry of `aliases`: a tag and the globs that each match one cell."""
 
@@ -101,7 +105,7 @@ class Alias:
     globs: tuple[Placed, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Declarations:
     """All of `matrix.yaml`, with every name known to be defined."""
 
@@ -219,8 +223,9 @@ def _framework(name: str, node: Node, channels: Mapping[str, str]) -> FrameworkR
         name=name,
         image=fields["image"].string(),
         template=fields["template"].string(),
-        constraints=fields["constraints"].string(),
+        constraints=_text(fields, "constraints"),
         channels={key.text: _defined(value, channels, "channels").text for key, value in _items(fields, "channels")},
+        facts=_placed(fields["facts"]) if "facts" in fields else None,
     )
 
 
@@ -230,7 +235,7 @@ def _extra(name: str, node: Node) -> Extra:
     if "version" in fields and len(packages) > 1:
         raise fields["version"].error(
             f"`version` can only pin a single package, and {quote(name)} has {len(packages)}",
-            hint="pin them in the constraints file, or define one extra for each",
+            hint="pin them in a constraints file, or define one extra for each",
         )
     return Extra(
         name=name,

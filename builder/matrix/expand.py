@@ -1,4 +1,4 @@
-"""From declarations to cells: product of the axes, include, exclude, overrides, validation.
+"""From declarations to cells: product of the axes, include, exclude, overrides, facts, validation.
 
 The order of cells is that of the file: the product with its last axis fastest, then the includes.
 The work grows linearly with the number of cells.
@@ -8,66 +8,52 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from builder.compat.model import Combination
 from builder.errors import ConfigError
-from builder.matrix.declare import (
-    Candidate,
-    Declarations,
-    Exclusion,
-    Placed,
-    declare,
-)
+from builder.matrix.cells import declared_twice, framework_of, python_missing, verify_of
+from builder.matrix.declare import Candidate, Declarations, Placed, declare
 from builder.matrix.forms import REPOSITORY
+from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, refusal, tables
 from builder.matrix.model import (
     CPU,
     Axes,
-    Base,
     Cell,
-    Channel,
     Excluded,
+    Extra,
     Framework,
-    Level,
+    Impossible,
+    Judged,
     Matrix,
+    Unknown,
 )
-from builder.matrix.names import (
-    cell_id,
-    check_references,
-    fill,
-    render_tags,
-    resolve_aliases,
-    tag_values,
-)
-from builder.source import Position, load, nearest, quote
+from builder.matrix.names import cell_id, check_references, render_tags, resolve_aliases, tag_values
+from builder.matrix.rules import Exclusions, Overrides, axis_values
+from builder.source import load, quote
 
 # Far above any real matrix; a product of long axes must not fill the memory before it is noticed.
-MAX_CELLS: Final = 20_000
+MAX_CELLS: Final = 50_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Draft:
-    """A candidate that was not excluded."""
-
-    id: str
-    candidate: Candidate
-    axes: Axes
-    base: Placed
-    verify: Placed | None
-
-
-def load_matrix(path: Path, *, repository: str | None = None) -> Matrix:
-    """Reads, validates and expands a `matrix.yaml`.
+def load_matrix(
+    path: Path, *, repository: str | None = None, judge: Judge | None = None, assume_new: bool = False
+) -> Matrix:
+    """Reads, validates, expands and judges a `matrix.yaml`.
 
     Args:
         path: of the file; positions name it as given here.
         repository: takes the place of the file's `repository`.
+        judge: says which combinations can work; None for the tables that imgbuild ships.
+        assume_new: what the facts do not reach is taken to work.
 
     Raises:
         ConfigError: the file or `repository` is invalid.
+        Impossible: an `include` or an alias names a combination that facts forbid.
+        NotKnown: likewise, one that the facts do not reach.
     """
     declarations = declare(load(path))
     if repository is not None:
@@ -78,37 +64,32 @@ def load_matrix(path: Path, *, repository: str | None = None) -> Matrix:
                 hint=f"for example `{REPOSITORY.example}`",
             )
         declarations = replace(declarations, repository=repository)
-    return expand(declarations, path)
+    return expand(declarations, path, judge=judge or tables(), assume_new=assume_new)
 
 
-def expand(declarations: Declarations, path: Path) -> Matrix:
+def expand(declarations: Declarations, path: Path, *, judge: Judge | None = None, assume_new: bool = False) -> Matrix:
     """The cells that the declarations of the file at `path` make.
 
+    Args:
+        declarations: what the file says.
+        path: of the file.
+        judge: says which combinations can work; None for nobody: all of them.
+        assume_new: what the judge does not know is taken to work.
+
     Raises:
-        ConfigError: a cell is impossible, or two cells claim the same name.
+        ConfigError: a cell is not valid, or two cells claim the same name.
+        Impossible: an `include` or an alias names a combination that facts forbid.
+        NotKnown: likewise, one that the facts do not reach.
     """
-    warnings: list[str] = []
-    drafts, excluded = _exclude(declarations, _candidates(declarations), warnings)
-    _check_distinct(drafts)
-    drafts = _override(declarations, drafts, warnings)
-    cells = tuple(_cell(declarations, draft) for draft in drafts)
-    ids = [cell.id for cell in cells]
-    aliases = resolve_aliases(declarations.aliases, ids, excluded)
-    cells = tuple(replace(cell, aliases=aliases.get(cell.id, ())) for cell in cells)
-    check_references(cells, declarations.tags, declarations.aliases)
-    if not cells:
-        warnings.append(f"{declarations.axes.position}: the matrix has no cells")
-    return Matrix(
-        version=declarations.version,
-        path=path,
-        repository=declarations.repository,
-        cells=cells,
-        excluded=excluded,
-        warnings=tuple(warnings),
-    )
+    expansion = _Expansion(declarations, judge or NoJudge(), assume_new)
+    for candidate in _product(declarations):
+        expansion.add(candidate)
+    for candidate in declarations.include:
+        expansion.add(candidate, included=True)
+    return expansion.matrix(path)
 
 
-def _candidates(declarations: Declarations) -> list[Candidate]:
+def _product(declarations: Declarations) -> Iterator[Candidate]:
     axes = declarations.axes
     lengths = (axes.framework, axes.cuda, axes.python, axes.base, axes.extras)
     count = math.prod(len(values) for values in lengths) + len(declarations.include)
@@ -118,9 +99,8 @@ def _candidates(declarations: Declarations) -> list[Candidate]:
             where=str(axes.position),
             hint="shorten the axes, or split the matrix into several files",
         )
-    product = itertools.product(axes.framework, axes.cuda, axes.python, axes.base, axes.extras)
-    candidates = [
-        Candidate(
+    for framework, cuda, python, base, extras in itertools.product(*lengths[:4], axes.extras):
+        yield Candidate(
             framework=framework,
             cuda=cuda,
             python=python,
@@ -128,20 +108,36 @@ def _candidates(declarations: Declarations) -> list[Candidate]:
             extras=extras.names,
             position=extras.position if len(axes.extras) > 1 else framework.position,
         )
-        for framework, cuda, python, base, extras in product
-    ]
-    return [*candidates, *declarations.include]
 
 
-def _exclude(
-    declarations: Declarations, candidates: Sequence[Candidate], warnings: list[str]
-) -> tuple[list[_Draft], tuple[Excluded, ...]]:
-    drafts: list[_Draft] = []
-    excluded: list[Excluded] = []
-    useful: set[Position] = set()
-    default_base = declarations.default_base.text
-    for candidate in candidates:
-        id = cell_id(candidate, declarations.extras, default_base)
+class _Expansion:
+    """One pass over the candidates; what is kept of each is the cell, or why there is none."""
+
+    def __init__(self, declarations: Declarations, judge: Judge, assume_new: bool) -> None:
+        self._declarations = declarations
+        self._judge = judge
+        self._asking = Asking(judge)
+        self._assume_new = assume_new
+        self._exclusions = Exclusions(declarations.exclude)
+        self._overrides = Overrides(declarations.overrides, declarations.default_base.text)
+        self._cells: list[Cell] = []
+        self._excluded: list[Excluded] = []
+        self._impossible: list[Impossible] = []
+        self._unknown: list[Unknown] = []
+        self._first: dict[str, Candidate] = {}
+        self._frameworks: dict[tuple[str, str, str], Framework] = {}
+        self._extras: dict[tuple[str, ...], tuple[Extra, ...]] = {}
+        self._facts = {name: facts_of(rule, judge) for name, rule in declarations.frameworks.items()}
+
+    def add(self, candidate: Candidate, *, included: bool = False) -> None:
+        """Makes the cell of a candidate, unless something is against it.
+
+        Args:
+            candidate: an item of the product, or an entry of `include`.
+            included: whether it is the latter, and so must be possible.
+        """
+        declarations = self._declarations
+        id = cell_id(candidate, declarations.extras, declarations.default_base.text)
         axes = Axes(
             framework=candidate.framework.text,
             cuda=candidate.cuda.text,
@@ -149,171 +145,113 @@ def _exclude(
             base=candidate.base.text,
             extras=candidate.extras,
         )
-        matching = [rule for rule in declarations.exclude if _matches(rule, id, axes)]
-        useful.update(rule.position for rule in matching)
-        if matching:
-            rule = matching[0]
-            excluded.append(Excluded(id=id, axes=axes, reason=rule.reason, by=rule.position))
-        else:
-            drafts.append(
-                _Draft(
-                    id=id,
-                    candidate=candidate,
-                    axes=axes,
-                    base=candidate.base,
-                    verify=declarations.default_verify,
-                )
+        exclusion = self._exclusions.first(id, axes)
+        if exclusion is not None:
+            self._excluded.append(Excluded(id=id, axes=axes, reason=exclusion.reason, by=exclusion.position))
+            return
+        other = self._first.setdefault(id, candidate)
+        if other is not candidate:
+            raise declared_twice(id, candidate, other)
+        new_base, verify = self._overrides.of(id, axes)
+        base = declarations.bases[(new_base or candidate.base).text]
+        framework = self._framework(candidate)
+        extras = self._extras_of(candidate)
+        combination = self._asking.combination(
+            Subject(
+                facts=self._facts[framework.name],
+                framework=framework,
+                cuda=axes.cuda,
+                python=axes.python,
+                base=base,
+                extras=extras,
             )
-    every: list[_Draft | Excluded] = [*drafts, *excluded]
-    for rule in declarations.exclude:
-        if rule.position not in useful:
-            warnings.append(_useless_exclusion(rule, every))
-    return drafts, tuple(excluded)
-
-
-def _matches(rule: Exclusion, id: str, axes: Axes) -> bool:
-    if rule.glob is not None:
-        return fnmatchcase(id, rule.glob)
-    return all(any(fnmatchcase(value, glob) for value in axes.values(axis)) for axis, glob in rule.axes)
-
-
-def _useless_exclusion(rule: Exclusion, every: Sequence[_Draft | Excluded]) -> str:
-    message = f"{rule.position}: this `exclude` matches no cell"
-    if rule.glob is not None:
-        return _with_hint(message, nearest(rule.glob, (cell.id for cell in every)))
-    for axis, glob in rule.axes:
-        values = {value for cell in every for value in cell.axes.values(axis)}
-        if not any(fnmatchcase(value, glob) for value in values):
-            hint = nearest(glob, values)
-            return _with_hint(f"{message}: no cell has `{axis}` {quote(glob)}", hint)
-    return f"{message}: no cell has all of its values"
-
-
-def _with_hint(message: str, hint: str) -> str:
-    return f"{message}; {hint}" if hint else message
-
-
-def _check_distinct(drafts: Sequence[_Draft]) -> None:
-    first: dict[str, _Draft] = {}
-    for draft in drafts:
-        other = first.setdefault(draft.id, draft)
-        if other is draft:
-            continue
-        hint = "remove one of them"
-        if other.axes != draft.axes:
-            hint = "they differ in extras that are not `named: true`, so their names are the same"
-        raise ConfigError(
-            f"the cell {draft.id} is declared twice, first at {other.candidate.position}",
-            where=str(draft.candidate.position),
-            hint=hint,
+        )
+        finding = self._judge.examine(combination)
+        kind = Impossible if finding.forbidden else Unknown if finding.unknown and not self._assume_new else None
+        if kind is not None:
+            reasons = finding.forbidden or finding.unknown
+            position = candidate.position
+            cell = kind(id=id, axes=axes, reasons=reasons, position=position, combination=combination)
+            self._leave_out(cell, included)
+            return
+        if candidate.python.text not in base.pythons:
+            raise python_missing(id, candidate.python, base, declarations.bases)
+        self._cells.append(
+            Cell(
+                id=id,
+                framework=framework,
+                cuda=axes.cuda,
+                python=axes.python,
+                base=base,
+                extras=extras,
+                verify=verify_of(id, axes.cuda, verify, declarations.default_verify),
+                repository=f"{declarations.repository}/{framework.image}",
+                tags=render_tags(declarations.tags, tag_values(candidate, base.name, extras), id),
+                aliases=(),
+                axes=axes,
+                position=candidate.position,
+                cautions=finding.unknown + finding.warnings,
+                combination=combination,
+            )
         )
 
-
-def _override(declarations: Declarations, drafts: Sequence[_Draft], warnings: list[str]) -> list[_Draft]:
-    useful: set[Position] = set()
-    result: list[_Draft] = []
-    default_base = declarations.default_base.text
-    for draft in drafts:
-        changed = draft
-        for rule in declarations.overrides:
-            if not fnmatchcase(draft.id, rule.match.text):
-                continue
-            useful.add(rule.match.position)
-            if rule.base is not None:
-                if draft.axes.base not in (default_base, rule.base.text):
-                    raise ConfigError(
-                        f"{quote(rule.base.text)} cannot replace the base of {draft.id}, whose id names it",
-                        where=str(rule.base.position),
-                        hint=f"narrow the glob {quote(rule.match.text)}",
-                    )
-                changed = replace(changed, base=rule.base)
-            if rule.verify is not None:
-                changed = replace(changed, verify=rule.verify)
-        result.append(changed)
-    for rule in declarations.overrides:
-        if rule.match.position not in useful:
-            message = f"{rule.match.position}: this override matches no cell"
-            hint = nearest(rule.match.text, (draft.id for draft in drafts))
-            warnings.append(_with_hint(message, hint))
-    return result
-
-
-def _cell(declarations: Declarations, draft: _Draft) -> Cell:
-    """The cell of a draft, without its aliases."""
-    candidate = draft.candidate
-    base = declarations.bases[draft.base.text]
-    if candidate.python.text not in base.pythons:
-        raise _python_error(declarations, draft, base)
-    extras = tuple(declarations.extras[name] for name in candidate.extras)
-    framework = _framework(declarations, candidate)
-    values = tag_values(candidate, base.name, extras)
-    return Cell(
-        id=draft.id,
-        framework=framework,
-        cuda=candidate.cuda.text,
-        python=candidate.python.text,
-        base=base,
-        extras=extras,
-        verify=_verify(draft),
-        repository=f"{declarations.repository}/{framework.image}",
-        tags=render_tags(declarations.tags, values, draft.id),
-        aliases=(),
-        axes=draft.axes,
-        position=candidate.position,
-    )
-
-
-def _framework(declarations: Declarations, candidate: Candidate) -> Framework:
-    name, _, version = candidate.framework.text.partition("==")
-    rule = declarations.frameworks[name]
-    channel = rule.channels.get(candidate.cuda.text)
-    values = {
-        "framework": name,
-        "version": version,
-        "cuda": candidate.cuda.text,
-        "python": candidate.python.text,
-    }
-    return Framework(
-        name=name,
-        version=version,
-        image=rule.image,
-        template=rule.template,
-        constraints=fill(rule.constraints, values),
-        channel=(Channel(name=channel, url=declarations.channels[channel]) if channel is not None else None),
-    )
-
-
-def _python_error(declarations: Declarations, draft: _Draft, base: Base) -> ConfigError:
-    python = draft.candidate.python
-    carrying = [name for name, each in declarations.bases.items() if python.text in each.pythons]
-    hint = (
-        f"{quote(carrying[0])} carries it: choose it by `include`, the axis `base` or an override"
-        if carrying
-        else f"no base carries it, {quote(base.name)} carries {', '.join(base.pythons)}; "
-        "add such a base, or exclude the cell"
-    )
-    return ConfigError(
-        f"the base {quote(base.name)} of {draft.id} does not carry Python {python.text}",
-        where=str(python.position),
-        hint=hint,
-    )
-
-
-def _verify(draft: _Draft) -> Level:
-    on_gpu = draft.candidate.cuda.text != CPU
-    if draft.verify is None:
-        return Level.GPU if on_gpu else Level.CPU
-    level = Level(draft.verify.text)
-    if on_gpu and level < Level.GPU:
-        raise ConfigError(
-            f"{draft.id} cannot be verified at {quote(level.value)}: a CUDA cell's `-verified` needs at least `gpu`",
-            where=str(draft.verify.position),
-            hint='add the override `{match: "*-cuda*", set: {verify: gpu}}`',
+    def matrix(self, path: Path) -> Matrix:
+        """What all candidates together make."""
+        declarations = self._declarations
+        none: list[Excluded | Judged] = [*self._excluded, *self._impossible, *self._unknown]
+        aliases = resolve_aliases(declarations.aliases, [cell.id for cell in self._cells], none, self._judge)
+        cells = tuple(replace(cell, aliases=aliases[cell.id]) if cell.id in aliases else cell for cell in self._cells)
+        check_references(cells, declarations.tags, declarations.aliases)
+        return Matrix(
+            version=declarations.version,
+            path=path,
+            repository=declarations.repository,
+            cells=cells,
+            excluded=tuple(self._excluded),
+            impossible=tuple(self._impossible),
+            unknown=tuple(self._unknown),
+            warnings=tuple(self._warnings()),
         )
-    if not on_gpu and level > Level.CPU:
-        raise ConfigError(
-            f"{draft.id} cannot be verified at {quote(level.value)}: a CPU cell has no GPU to use",
-            where=str(draft.verify.position),
-            hint='add the override `{match: "*-cpu-*", set: {verify: cpu}}`',
-        )
-    return level
+
+    def _framework(self, candidate: Candidate) -> Framework:
+        key = (candidate.framework.text, candidate.cuda.text, candidate.python.text)
+        found = self._frameworks.get(key)
+        if found is None:
+            found = self._frameworks[key] = framework_of(self._declarations, candidate)
+        return found
+
+    def _extras_of(self, candidate: Candidate) -> tuple[Extra, ...]:
+        found = self._extras.get(candidate.extras)
+        if found is None:
+            found = tuple(self._declarations.extras[name] for name in candidate.extras)
+            self._extras[candidate.extras] = found
+        return found
+
+    def _leave_out(self, cell: Impossible | Unknown, included: bool) -> None:
+        if included:
+            raise refusal(cell, self._judge, what="the included cell")
+        if isinstance(cell, Impossible):
+            self._impossible.append(cell)
+        else:
+            self._unknown.append(cell)
+
+    def _warnings(self) -> Iterator[str]:
+        declarations = self._declarations
+        axes = declarations.axes
+        ids = [*self._first]
+        every = [*ids, *(cell.id for cell in self._excluded)]
+        yield from self._exclusions.useless(every, axis_values(declarations))
+        yield from self._overrides.useless(ids)
+        for value in axes.cuda:
+            if value.text != CPU:
+                yield from self._never_was(value, Combination(package="cuda", cuda=value.text))
+        for value in axes.python:
+            yield from self._never_was(value, Combination(package="cuda", python=value.text))
+        if not self._cells:
+            yield f"{axes.position}: the matrix has no cells"
+
+    def _never_was(self, value: Placed, alone: Combination) -> Iterator[str]:
+        """A number that never was a release is a mistake in the file, not a corner of the product."""
+        finding = self._judge.examine(alone)
+        for reason in (*finding.forbidden, *finding.unknown)[:1]:
+            yield f"{value.position}: {reason.message}"

@@ -12,6 +12,7 @@ from builder.matrix.forms import (
     IMAGE,
     LEAF,
     NAME,
+    NO_FACTS,
     PACKAGE,
     PATH_PLACEHOLDERS,
     PYTHON,
@@ -135,7 +136,7 @@ BASE: Final = Record(
             name="python",
             type=ListOf(item=PYTHON),
             required=True,
-            doc="The Pythons that the base's distribution carries.",
+            doc="The Pythons that cells may have on it: its distribution carries them, or templates install them.",
             example='["3.11"]',
         ),
     ),
@@ -162,13 +163,12 @@ FRAMEWORK: Final = Record(
         Field(
             name="constraints",
             type=CONSTRAINTS,
-            required=True,
             doc=(
-                "The pip constraints file, a path inside `dockerfiles/`. Placeholders: "
-                + ", ".join(f"`{{{name}}}`" for name in PATH_PLACEHOLDERS)
-                + "."
+                "A pip constraints file, a path inside `dockerfiles/`, that limits what `imgbuild lock` chooses. "
+                "Placeholders: " + ", ".join(f"`{{{name}}}`" for name in PATH_PLACEHOLDERS) + "."
             ),
             example="constraints/torch-{version}-py{python}.txt",
+            default="no limits",
         ),
         Field(
             name="channels",
@@ -176,6 +176,16 @@ FRAMEWORK: Final = Record(
             doc="For a value of `cuda`, the name of the channel that holds its wheels.",
             example="{cpu: pytorch-cpu}",
             default="the package index alone",
+        ),
+        Field(
+            name="facts",
+            type=NAME,
+            doc=(
+                "The project that it is in imgbuild's tables of facts, by which its cells are judged; "
+                f"`{NO_FACTS}`: they know nothing of it, and only CUDA, Python and the base are judged."
+            ),
+            example=NO_FACTS,
+            default="its own name",
         ),
     ),
 )
@@ -188,7 +198,7 @@ EXTRA: Final = Record(
             name="packages",
             type=ListOf(item=PACKAGE),
             required=True,
-            doc="Python packages; their versions come from the constraints file.",
+            doc="Python packages; their versions come from the lock.",
             example="[dask, distributed]",
         ),
         Field(
@@ -196,7 +206,7 @@ EXTRA: Final = Record(
             type=VERSION,
             doc="The exact version, where `packages` is a single package.",
             example='"0.28.1"',
-            default="the constraints file decides",
+            default="the lock decides",
         ),
         Field(
             name="controller",
@@ -260,7 +270,7 @@ OVERRIDE_SET: Final = Record(
 
 OVERRIDE: Final = Record(
     name="override",
-    doc="Changes the cells that match; of several, the later wins.",
+    doc="Changes the cells that match. Two may not set one thing of one cell differently.",
     fields=(
         Field(
             name="match",

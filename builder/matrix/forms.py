@@ -18,6 +18,8 @@ VERIFIED_SUFFIX: Final = "-verified"
 CANDIDATE_PREFIX: Final = "candidate-"
 # The limit of the OCI distribution specification, less room for the suffix of verified images.
 TAG_LIMIT: Final = 128 - len(VERIFIED_SUFFIX)
+# The value of `facts` for a framework that is in no table.
+NO_FACTS: Final = "none"
 TAG_PLACEHOLDERS: Final = ("framework", "version", "cuda", "python", "base", "extras")
 PATH_PLACEHOLDERS: Final = ("framework", "version", "cuda", "python")
 
@@ -48,7 +50,11 @@ def explain_version(text: str) -> str:
     try:
         version = Version(text)
     except InvalidVersion:
+        if text.endswith(".*") or text[:1] in "<>~!=,":
+            return "name one exact version, for example `2.13.0`; the axis takes several"
         return "for example `2.13.0`"
+    if version.epoch:
+        return "an epoch does not fit into a tag; for example `2.13.0`"
     if version.local is not None:
         return f"write `{version.public}`; the local part follows from `cuda` and its channel"
     return f"write `{version}`"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from builder.compat.model import Combination, Reason
 from builder.source import Position
 
 CPU = "cpu"
@@ -29,7 +30,7 @@ class Level(Enum):
         return order.index(self) < order.index(other)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
     """A package index that holds a framework's wheels for one CUDA version."""
 
@@ -37,7 +38,7 @@ class Channel:
     url: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Framework:
     """A framework at one version, as one cell installs it.
 
@@ -46,7 +47,7 @@ class Framework:
         version: the exact version in PEP 440's normal form.
         image: the last component of the image repository.
         template: the Dockerfile template, relative to `dockerfiles/`.
-        constraints: the pip constraints file, relative to `dockerfiles/`, placeholders filled in.
+        constraints: the pip constraints file, relative to `dockerfiles/`, placeholders filled in; None for none.
         channel: where its wheels are; None for the package index alone.
     """
 
@@ -54,11 +55,11 @@ class Framework:
     version: str
     image: str
     template: str
-    constraints: str
+    constraints: str | None
     channel: Channel | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Bootstrap:
     """How to make a base's equivalent from a distribution's packages."""
 
@@ -67,7 +68,7 @@ class Bootstrap:
     include: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Base:
     """An image that cells are built from.
 
@@ -86,14 +87,14 @@ class Base:
     pythons: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Extra:
     """Packages that some cells carry beside the framework.
 
     Attributes:
         name: its name in `matrix.yaml`.
         packages: names of Python packages.
-        version: the exact version of the single package; None leaves it to the constraints file.
+        version: the exact version of the single package; None leaves it to the lock.
         controller: "gloo" or "mpi" for Horovod.
         named: whether it is part of cell ids and tags.
     """
@@ -105,7 +106,7 @@ class Extra:
     named: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Axes:
     """The values that a cell has on the axes.
 
@@ -138,7 +139,7 @@ class Axes:
         }[axis]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """One image of the matrix.
 
@@ -157,6 +158,9 @@ class Cell:
         axes: the values it was expanded from, for matching.
         position: what declares it in `matrix.yaml`: its item of the axis `extras` where there are
             several, else its framework on the axis; or its entry of `include`.
+        cautions: what facts say against it without forbidding it, and, where new things are assumed to work, what
+            the facts do not know.
+        combination: what the facts were asked about it.
     """
 
     id: str
@@ -171,9 +175,11 @@ class Cell:
     aliases: tuple[str, ...]
     axes: Axes
     position: Position
+    cautions: tuple[Reason, ...]
+    combination: Combination
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Excluded:
     """A cell that `exclude` took out of the matrix, why, and the entry that did."""
 
@@ -183,7 +189,38 @@ class Excluded:
     by: Position
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A combination of the axes that is no cell because of facts.
+
+    Attributes:
+        id: that the cell would have.
+        axes: its values.
+        reasons: the rules that say so; at least one.
+        position: what declares it, as `Cell.position`.
+        combination: as `Cell.combination`.
+    """
+
+    id: str
+    axes: Axes
+    reasons: tuple[Reason, ...]
+    position: Position
+    combination: Combination
+
+
+class Impossible(Judged):
+    """Facts forbid it."""
+
+    __slots__ = ()
+
+
+class Unknown(Judged):
+    """The facts do not reach as far."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
     """A validated `matrix.yaml`.
 
@@ -193,6 +230,8 @@ class Matrix:
         repository: the prefix of all image repositories.
         cells: in the order of expansion; ids are unique.
         excluded: likewise.
+        impossible: what facts forbid among the rest.
+        unknown: what the facts do not reach, unless new things are assumed to work; then they are cells.
         warnings: what is probably not meant, each with its position.
     """
 
@@ -201,10 +240,12 @@ class Matrix:
     repository: str
     cells: tuple[Cell, ...]
     excluded: tuple[Excluded, ...]
+    impossible: tuple[Impossible, ...]
+    unknown: tuple[Unknown, ...]
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """The cells that were asked for, in the matrix's order, and warnings about the asking."""
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
-from builder.errors import ConfigError
+from builder.errors import ConfigError, ImgbuildError
 from builder.matrix.declare import Alias, Candidate, Placed
 from builder.matrix.forms import TAG, TAG_LIMIT, VERIFIED_SUFFIX
-from builder.matrix.model import CPU, Cell, Excluded, Extra
-from builder.source import Position, nearest, quote
+from builder.matrix.globs import compiled
+from builder.matrix.judge import Judge, refusal
+from builder.matrix.model import CPU, Cell, Excluded, Extra, Judged
+from builder.matrix.rules import nearest_id
+from builder.source import Position, quote
 
 
 def cell_id(candidate: Candidate, extras: Mapping[str, Extra], default_base: str) -> str:
@@ -77,20 +79,32 @@ def render_tags(templates: Sequence[Placed], values: Mapping[str, str], id: str)
 
 
 def resolve_aliases(
-    aliases: Sequence[Alias], ids: Sequence[str], excluded: Sequence[Excluded]
+    aliases: Sequence[Alias], ids: Sequence[str], left_out: Sequence[Excluded | Judged], judge: Judge
 ) -> dict[str, tuple[str, ...]]:
     """The aliases of each cell id that has any.
 
+    Args:
+        aliases: of the file.
+        ids: of the cells.
+        left_out: combinations that are no cells.
+        judge: knows what is nearest to an impossible one.
+
     Raises:
         ConfigError: a glob matches no cell, only excluded ones, or more than one.
+        Impossible: it matches no cell, and a combination that facts forbid.
+        NotKnown: likewise, one that the facts do not reach.
     """
     known = set(ids)
     resolved: dict[str, tuple[str, ...]] = {}
     for alias in aliases:
         for glob in alias.globs:
-            found = [glob.text] if glob.text in known else [id for id in ids if fnmatchcase(id, glob.text)]
+            if glob.text in known:
+                found = [glob.text]
+            else:
+                match = compiled(glob.text)
+                found = [id for id in ids if match(id)]
             if len(found) != 1:
-                raise _alias_error(alias, glob, found, ids, excluded)
+                raise _alias_error(alias, glob, found, ids, left_out, judge)
             resolved[found[0]] = (*resolved.get(found[0], ()), alias.tag.text)
     return resolved
 
@@ -100,8 +114,9 @@ def _alias_error(
     glob: Placed,
     found: Sequence[str],
     ids: Sequence[str],
-    excluded: Sequence[Excluded],
-) -> ConfigError:
+    left_out: Sequence[Excluded | Judged],
+    judge: Judge,
+) -> ImgbuildError:
     name = f"the alias {quote(alias.tag.text)}"
     where = str(glob.position)
     if found:
@@ -111,14 +126,19 @@ def _alias_error(
             where=where,
             hint="narrow the glob until it matches one cell",
         )
-    for cell in excluded:
-        if fnmatchcase(cell.id, glob.text):
+    match = compiled(glob.text)
+    meant = [cell for cell in left_out if match(cell.id)]
+    for cell in meant:
+        if isinstance(cell, Excluded):
             return ConfigError(
                 f"{name} points to the excluded cell {cell.id}: {cell.reason}",
                 where=where,
                 hint=f"it is excluded at {cell.by}; point the alias to another cell",
             )
-    return ConfigError(f"{name} matches no cell: {quote(glob.text)}", where=where, hint=nearest(glob.text, ids))
+    judged = [cell for cell in meant if isinstance(cell, Judged)]
+    if judged:
+        return refusal(judged, judge, where=where, what=f"{name} matches no cell:")
+    return ConfigError(f"{name} matches no cell: {quote(glob.text)}", where=where, hint=nearest_id(glob.text, ids))
 
 
 def check_references(cells: Sequence[Cell], templates: Sequence[Placed], aliases: Sequence[Alias]) -> None:

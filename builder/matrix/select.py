@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from builder.errors import ConfigError
 from builder.matrix.fields import AXES
-from builder.matrix.model import Cell, Excluded, Matrix, Selection
+from builder.matrix.globs import Match, compiled
+from builder.matrix.judge import Judge, refusal, tables
+from builder.matrix.model import Axes, Cell, Excluded, Impossible, Judged, Matrix, Selection, Unknown
+from builder.matrix.rules import nearest_id
 from builder.source import nearest, quote
 
 _AXES = tuple(field.name for field in AXES.fields)
@@ -16,34 +18,47 @@ _ID = "id"
 """Stands where a term's axis does when the term is a glob over cell ids."""
 
 
-@dataclass(frozen=True, kw_only=True)
+_Any = Cell | Excluded | Judged
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Term:
     """`axis=glob`, or `glob` over ids, as the user wrote it and taken apart."""
 
     text: str
     axis: str
     glob: str
+    match: Match
 
-    def matches(self, cell: Cell | Excluded) -> bool:
-        return any(fnmatchcase(value, self.glob) for value in _values(cell, self.axis))
+    def matches(self, cell: _Any) -> bool:
+        return any(self.match(value) for value in _values(cell, self.axis))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """What is no cell among the combinations of a matrix, each kind in the matrix's order."""
+
+    excluded: tuple[Excluded, ...]
+    impossible: tuple[Impossible, ...]
+    unknown: tuple[Unknown, ...]
+
+
 class _Choice:
     """Everything that one command line says about which cells are meant."""
 
-    patterns: tuple[str, ...]
-    only: tuple[_Term, ...]
-    skip: tuple[_Term, ...]
+    def __init__(self, patterns: Sequence[str], only: Sequence[str], skip: Sequence[str]) -> None:
+        self.patterns = tuple(_Term(text=text, axis=_ID, glob=text, match=compiled(text)) for text in patterns)
+        self.only = tuple(_term(text, "only") for text in only)
+        self.skip = tuple(_term(text, "skip") for text in skip)
+        by_axis: dict[str, list[_Term]] = {}
+        for term in self.only:
+            by_axis.setdefault(term.axis, []).append(term)
+        # Alternatives, all of which must be met.
+        self._demands = [list(self.patterns), *by_axis.values()] if self.patterns else list(by_axis.values())
 
-    def matches(self, cell: Cell | Excluded) -> bool:
-        return (
-            (not self.patterns or any(fnmatchcase(cell.id, pattern) for pattern in self.patterns))
-            and all(
-                any(term.matches(cell) for term in self.only if term.axis == axis)
-                for axis in {term.axis for term in self.only}
-            )
-            and not any(term.matches(cell) for term in self.skip)
+    def matches(self, cell: _Any) -> bool:
+        return all(any(term.matches(cell) for term in terms) for terms in self._demands) and not any(
+            term.matches(cell) for term in self.skip
         )
 
 
@@ -71,8 +86,8 @@ def select(
     Raises:
         ConfigError: a term is empty, or names no axis.
     """
-    choice = _choice(patterns, only, skip)
-    warnings = [_pattern_warning(matrix, pattern) for pattern in patterns]
+    choice = _Choice(patterns, only, skip)
+    warnings = [_pattern_warning(matrix, term) for term in choice.patterns]
     warnings += [_term_warning(matrix, term) for term in (*choice.only, *choice.skip)]
     return Selection(
         cells=tuple(cell for cell in matrix.cells if choice.matches(cell)),
@@ -80,34 +95,58 @@ def select(
     )
 
 
-def select_excluded(
+def select_left_out(
     matrix: Matrix,
     patterns: Sequence[str],
     *,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
-) -> tuple[Excluded, ...]:
-    """The excluded cells that `select` would choose with the same arguments, had nothing excluded them.
+) -> LeftOut:
+    """What `select` would choose with the same arguments if it were a cell.
 
     Raises:
         ConfigError: as `select`.
     """
-    choice = _choice(patterns, only, skip)
-    return tuple(excluded for excluded in matrix.excluded if choice.matches(excluded))
-
-
-def _choice(patterns: Sequence[str], only: Sequence[str], skip: Sequence[str]) -> _Choice:
-    return _Choice(
-        patterns=tuple(patterns),
-        only=tuple(_term(text, "only") for text in only),
-        skip=tuple(_term(text, "skip") for text in skip),
+    choice = _Choice(patterns, only, skip)
+    return LeftOut(
+        excluded=tuple(cell for cell in matrix.excluded if choice.matches(cell)),
+        impossible=tuple(cell for cell in matrix.impossible if choice.matches(cell)),
+        unknown=tuple(cell for cell in matrix.unknown if choice.matches(cell)),
     )
+
+
+def refuse_judged(
+    matrix: Matrix,
+    patterns: Sequence[str],
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    judge: Judge | None = None,
+) -> None:
+    """For arguments that select no cell: raises when facts are why.
+
+    Args:
+        matrix: where to look.
+        patterns: as for `select`.
+        only: likewise.
+        skip: likewise.
+        judge: knows what is nearest; None for the tables that imgbuild ships.
+
+    Raises:
+        Impossible: they choose only combinations that facts forbid, or that are excluded.
+        NotKnown: likewise, and some that the facts do not reach.
+        ConfigError: as `select`.
+    """
+    left_out = select_left_out(matrix, patterns, only=only, skip=skip)
+    judged = [*left_out.impossible, *left_out.unknown]
+    if judged:
+        raise refusal(judged, judge or tables())
 
 
 def _term(text: str, option: str) -> _Term:
     axis, separator, glob = text.partition("=")
     if text and not separator:
-        return _Term(text=text, axis=_ID, glob=text)
+        return _Term(text=text, axis=_ID, glob=text, match=compiled(text))
     if not glob:
         raise ConfigError(
             f"{quote(text)} is neither a glob over cell ids nor of the form `axis=glob`",
@@ -116,33 +155,41 @@ def _term(text: str, option: str) -> _Term:
         )
     if axis not in _AXES:
         raise ConfigError(f"{quote(axis)} is not an axis", where=option, hint=nearest(axis, _AXES))
-    return _Term(text=text, axis=axis, glob=glob)
+    return _Term(text=text, axis=axis, glob=glob, match=compiled(glob))
 
 
-def _values(cell: Cell | Excluded, axis: str) -> tuple[str, ...]:
+def _values(cell: _Any, axis: str) -> tuple[str, ...]:
     if axis == _ID:
         return (cell.id,)
     if axis == "base" and isinstance(cell, Cell):
         return (cell.base.name,)
-    values = cell.axes.values(axis)
+    axes: Axes = cell.axes
+    values = axes.values(axis)
     if axis == "framework":
         return (*(value.partition("==")[0] for value in values), *values)
     return values
 
 
-def _pattern_warning(matrix: Matrix, pattern: str) -> str:
-    if any(fnmatchcase(cell.id, pattern) for cell in matrix.cells):
+def _pattern_warning(matrix: Matrix, term: _Term) -> str:
+    if any(term.matches(cell) for cell in matrix.cells):
         return ""
-    for cell in matrix.excluded:
-        if fnmatchcase(cell.id, pattern):
-            return f"{quote(pattern)} matches only excluded cells: {cell.id} is excluded at {cell.by}: {cell.reason}"
-    hint = nearest(pattern, (cell.id for cell in matrix.cells))
-    return f"{quote(pattern)} matches no cell" + (f"; {hint}" if hint else "")
+    for excluded in matrix.excluded:
+        if term.matches(excluded):
+            return (
+                f"{quote(term.glob)} matches only excluded cells: "
+                f"{excluded.id} is excluded at {excluded.by}: {excluded.reason}"
+            )
+    for kind, cells in (("impossible", matrix.impossible), ("unknown", matrix.unknown)):
+        for cell in cells:
+            if term.matches(cell):
+                return f"{quote(term.glob)} matches only {kind} cells: {cell.id}: {cell.reasons[0].message}"
+    hint = nearest_id(term.glob, [cell.id for cell in matrix.cells])
+    return f"{quote(term.glob)} matches no cell" + (f"; {hint}" if hint else "")
 
 
 def _term_warning(matrix: Matrix, term: _Term) -> str:
     if term.axis == _ID:
-        return _pattern_warning(matrix, term.glob)
+        return _pattern_warning(matrix, term)
     if any(term.matches(cell) for cell in matrix.cells):
         return ""
     values = {value for cell in matrix.cells for value in _values(cell, term.axis)}

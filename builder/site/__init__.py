@@ -10,6 +10,16 @@ from builder.engine.urls import redact_urls
 from builder.site.handover import apt_sources, build_secrets
 from builder.site.redaction import redact
 from builder.site.settings import Site, load_site
-from builder.site.wheels import site_wheels
+from builder.site.wheels import site_files, site_wheels, supplies
 
-__all__ = ["Site", "apt_sources", "build_secrets", "load_site", "redact", "redact_urls", "site_wheels"]
+__all__ = [
+    "Site",
+    "apt_sources",
+    "build_secrets",
+    "load_site",
+    "redact",
+    "redact_urls",
+    "site_files",
+    "site_wheels",
+    "supplies",
+]

@@ -1,17 +1,71 @@
-"""Wheels in this machine's file system, which a build can only get from here.
+"""Wheels, and source distributions, in this machine's file system, which a build can only get from here.
 
 A container reaches no `file://` index and no directory of this machine. So these are searched here, for exactly the
-versions that are pinned, and what is found becomes a part of the build's context.
+versions that are pinned or the files that are locked, and what is found becomes a part of the build's context.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Protocol
 
 from builder.site.settings import Site, local_path
+
+_SUFFIXES = (".whl", ".tar.gz", ".zip")
+
+
+class LockedFile(Protocol):
+    """One file of a lock: its project's normalised name, its own name, and its SHA-256 in hexadecimal digits."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+def site_files(site: Site, locked: Iterable[LockedFile]) -> tuple[Path, ...]:
+    """The site's own files that have the name of a locked one, sorted by name.
+
+    Their content is pip's to judge: it takes no file whose hash is another, and says so. Of several files of one name,
+    one with the locked hash is taken before the first.
+
+    Args:
+        site: says which directories and local indexes to search.
+        locked: what is wanted.
+    """
+    wanted = {package.file: package for package in locked}
+    found: dict[str, Path] = {}
+    for path in _candidates(site, sorted({package.name for package in wanted.values()})):
+        if path.name not in wanted or not path.is_file():
+            continue
+        first, package = found.get(path.name), wanted[path.name]
+        if first is None or (not supplies(first, package) and supplies(path, package)):
+            found[path.name] = path
+    return tuple(found[name] for name in sorted(found))
+
+
+def supplies(path: Path, locked: LockedFile) -> bool:
+    """Whether a file has the content that is locked."""
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size) == locked.sha256
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def site_wheels(site: Site, pins: Mapping[str, str]) -> tuple[Path, ...]:
@@ -40,17 +94,17 @@ def site_wheels(site: Site, pins: Mapping[str, str]) -> tuple[Path, ...]:
 
 def _candidates(site: Site, projects: Iterable[str]) -> Iterator[Path]:
     for link in site.local_links:
-        yield from _wheels_at(link)
+        yield from _files_at(link)
     for index in site.local_indexes:
         for project in projects:
-            yield from _wheels_at(index / project)
+            yield from _files_at(index / project)
 
 
-def _wheels_at(path: Path) -> Iterator[Path]:
-    """The wheels in a directory, and those that its `index.html`, or a page, links to in this file system."""
+def _files_at(path: Path) -> Iterator[Path]:
+    """The packages in a directory, and those that its `index.html`, or a page, links to in this file system."""
     page = path
     if path.is_dir():
-        yield from sorted(path.glob("*.whl"))
+        yield from sorted(entry for entry in path.iterdir() if entry.name.endswith(_SUFFIXES))
         page = path / "index.html"
     if page.suffix != ".html" or not page.is_file():
         return
@@ -58,7 +112,7 @@ def _wheels_at(path: Path) -> Iterator[Path]:
     links.feed(page.read_text(encoding="utf-8", errors="replace"))
     for link in links.found:
         target = local_path(urllib.parse.urljoin(page.as_uri(), link))
-        if target is not None and target.suffix == ".whl":
+        if target is not None and target.name.endswith(_SUFFIXES):
             yield Path(target)
 
 

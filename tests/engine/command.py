@@ -21,16 +21,18 @@ class Built:
         repository: the prefix of its images.
         report: what `imgbuild build --format json` said.
         environment: for further runs of the command: this machine's, with a state directory of this run's own.
+        folder: the folder of the matrix; None for the current one.
     """
 
     repository: str
     report: dict[str, Any]
     environment: dict[str, str]
+    folder: Path | None = None
 
     def run(self, *arguments: str, state: Path | None = None, cwd: Path | None = None) -> Ran:
         """Runs the command under this run's prefix; `state` replaces the state directory."""
         environment = {**self.environment, **({"IMGBUILD_STATE_DIR": str(state)} if state else {})}
-        return imgbuild(*arguments, "--repository", self.repository, environment=environment, cwd=cwd)
+        return imgbuild(*arguments, "--repository", self.repository, environment=environment, cwd=cwd or self.folder)
 
     def cell(self, suffix: str) -> dict[str, Any]:
         """The outcome of the first build of the cell whose id ends in `suffix`."""

@@ -44,7 +44,7 @@ bases:
     python: ["3.11"]
 {more}
 frameworks:
-  torch: {{image: pytorch, template: t.j2, constraints: c.txt}}
+  torch: {{image: pytorch, template: t.j2, constraints: c.txt, facts: none}}
 defaults: {{base: small}}
 tags: ["{{version}}"]
 """
@@ -240,3 +240,56 @@ def test_a_registry_that_goes_away_does_not_change_what_was_chosen(
     asked = only(build(built, root, "--bases", "bootstrap"))
     assert asked["key"] != before["key"]
     assert only(build(built, root))["key"] == asked["key"]
+
+
+LOCKED = """\
+{%- import "_site.j2" as site with context -%}
+ARG BASE=x
+FROM ${BASE}
+{{ site.apt_locked(["tini"]) }}
+RUN cat /word && dpkg-query --show tini
+"""
+
+
+def test_a_locked_digest_is_taken_without_a_question(
+    built: Built, serve: Serve, client: docker.DockerClient, engine: Engine, tmp_path: Path
+) -> None:
+    """And the distribution's packages are locked on an image of a registry as on one that was made here."""
+    recipe = BootstrapRecipe(suite="bookworm", architecture=engine.info().architecture)
+    debian = find_base(engine, recipe, f"{built.repository}/base")
+    assert debian is not None
+    registry = serve("open.yml")
+    name = f"{registry.address}/base/small:1"
+    push(client, variant(client, debian.reference, "first"), name)
+    root = project(tmp_path, name)
+    (root / "matrix.yaml").write_text(MATRIX.format(image=name, more="").replace(", constraints: c.txt", ""))
+    (root / "dockerfiles/t.j2").write_text(LOCKED)
+    assert build(built, root).code == 19
+
+    def lock(*options: str) -> dict[str, Any]:
+        ran = built.run("lock", "--part", "debian", *options, cwd=root, state=root / "state")
+        assert ran.code == 0, ran.err + ran.out
+        return dict(json.loads((root / "dockerfiles/locks/small.base.json").read_text()))
+
+    locked = lock()
+    assert (locked["why"], locked["made"]) == ("", None)
+    assert [(request["packages"], list(request["installs"])) for request in locked["requests"]] == [
+        (["tini"], ["tini"])
+    ]
+    ran = build(built, root)
+    first = only(ran)
+    assert first["built"]
+    assert f"@{locked['digest']}" in ran.json["bases"][0]
+    # The tag moves, and the lock does not: until it is told to.
+    push(client, variant(client, debian.reference, "second"), name)
+    assert lock() == locked
+    assert (only(build(built, root))["key"], only(build(built, root))["built"]) == (first["key"], False)
+    moved = lock("--upgrade", "debian")
+    assert moved["digest"] != locked["digest"]
+    assert only(build(built, root))["key"] != first["key"]
+    registry.stop()
+    second = only(build(built, root, "--bases", "registry"))
+    assert not second["built"]
+    (root / "dockerfiles/locks/small.base.json").unlink()
+    (root / "dockerfiles/t.j2").write_text("ARG BASE=x\nFROM ${BASE}\n")
+    assert build(built, root, "--bases", "registry").code == 8

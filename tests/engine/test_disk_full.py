@@ -177,13 +177,13 @@ version: 1
 repository: unused
 axes: {framework: [torch==2.13.0], cuda: [cpu], python: ["3.11"]}
 bases:
-  bookworm:
+  disk-full-base:
     image: debian:bookworm-slim
     bootstrap: {distribution: debian, suite: bookworm}
     python: ["3.11"]
 frameworks:
-  torch: {image: pytorch, template: t.j2, constraints: c.txt}
-defaults: {base: bookworm}
+  torch: {image: pytorch, template: t.j2, constraints: c.txt, facts: none}
+defaults: {base: disk-full-base}
 tags: ["{version}"]
 """
 

@@ -28,16 +28,16 @@ axes:
     - [one]
     - [two]
 bases:
-  bookworm:
+  failures-base:
     image: debian:bookworm-slim
     bootstrap: {distribution: debian, suite: bookworm}
     python: ["3.11"]
 frameworks:
-  torch: {image: pytorch, template: t.j2, constraints: c.txt}
+  torch: {image: pytorch, template: t.j2, constraints: c.txt, facts: none}
 extras:
   one: {packages: [one], named: true}
   two: {packages: [two], named: true}
-defaults: {base: bookworm}
+defaults: {base: failures-base}
 tags: ["{version}{extras}"]
 """
 CONSTRAINTS = "torch==2.13.0+cpu\none==1\ntwo==1\npip==26.3\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import docker
@@ -26,6 +27,11 @@ def test_extras_are_imported_by_their_modules(built: Built, tmp_path: Path) -> N
     before = before.replace("    - [tensorboard, dask]\n    - [horovod, tensorboard, dask]\n", "    - [odd-names]\n")
     after = after.partition("defaults:")[2].replace("-horovod", "-odd-names")
     (tmp_path / "matrix.yaml").write_text(f"{before}{EXTRAS}\ndefaults:{after}")
+    # The default matrix's locks, and what they lack of this one.
+    shutil.copytree((built.folder or shipped_data()) / "dockerfiles/locks", tmp_path / "dockerfiles/locks")
+    assert built.run("build", "--no-check", cwd=tmp_path, state=tmp_path / "state").code == 19
+    ran = built.run("lock", "--part", "python", cwd=tmp_path, state=tmp_path / "state")
+    assert ran.code == 0, ran.out + ran.err
     arguments = ("build", "--no-check", "--bases", "bootstrap", "--format", "json")
     ran = built.run(*arguments, cwd=tmp_path, state=tmp_path / "state")
     assert ran.code == 0, ran.out + ran.err

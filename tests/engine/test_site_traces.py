@@ -35,18 +35,18 @@ axes:
   python: ["3.11"]
   extras: [[tools], [traces], [leak], [index]]
 bases:
-  bookworm:
+  traces-base:
     image: debian:bookworm-slim
     bootstrap: {distribution: debian, suite: bookworm}
     python: ["3.11"]
 frameworks:
-  torch: {image: pytorch, template: t.j2, constraints: c.txt}
+  torch: {image: pytorch, template: t.j2, constraints: c.txt, facts: none}
 extras:
   tools: {packages: [tools], named: true}
   traces: {packages: [traces], named: true}
   leak: {packages: [leak], named: true}
   index: {packages: [index], named: true}
-defaults: {base: bookworm}
+defaults: {base: traces-base}
 tags: ["{version}{extras}"]
 """
 CONSTRAINTS = "torch==2.13.0+cpu\ntools==1\ntraces==1\nleak==1\nindex==1\ntiny-site-wheel==1\n"
@@ -62,21 +62,22 @@ RUN python3 -m venv /opt/tools
 
 FROM tools AS image
 {% if extras.tools is not defined -%}
-RUN {{ site.pip_mounts(constraints) }} \\
+RUN {{ site.pip_mounts() }} \\
+    {{ site.packages(constraints) }} \\
     {{ site.enter_pip(none) }} \\
     && echo RANDOM > /random \\
 {%- if extras.index is defined %}
 {#- Verbose, because a quiet pip does not say why an index does not count. #}
-    && pip install --target /installed --retries 0 --verbose tiny-site-wheel
+    && pip install --target /installed --no-cache-dir --retries 0 --verbose tiny-site-wheel
 {%- else %}
     && for name in SEEN; do echo "saw $name $(printenv "$name" | tr -d '\\n' | sha256sum)"; done \\
     && echo "saw ca.crt $(sha256sum < /run/secrets/ca.crt)" \\
     && echo "saw sources $(sha256sum < /run/secrets/apt.sources)" \\
     && test -s "$APT_CONFIG" && test -s /dev/shm/imgbuild-apt.sources.list \\
-    && pip install --target /installed --no-index tiny-site-wheel
+    && pip install --target /installed --no-cache-dir --no-index --find-links /run/packages/wheels tiny-site-wheel
 {%- endif %}
 {%- if extras.leak is defined %} \\
-    && cp /run/secrets/site.env /leaked && touch "/$(basename "$http_proxy")" && cp /run/wheels/*.whl / \\
+    && cp /run/secrets/site.env /leaked && touch "/$(basename "$http_proxy")" && cp /run/packages/wheels/*.whl / \\
     && cat /run/secrets/site.env
 {%- endif %}
 {%- endif %}

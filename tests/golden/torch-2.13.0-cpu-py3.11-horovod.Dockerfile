@@ -2,22 +2,20 @@
 ARG BASE=debian:bookworm-slim
 
 # System libraries and the distribution's Python: the same layer for every cell on this base.
+# Exception for hadolint, here and below: the base comes as an argument, which pins it (DL3006).
 # hadolint ignore=DL3006
 FROM ${BASE} AS system
 ENV LANG=C.UTF-8 \
     TZ=Etc/UTC
-# Exceptions for hadolint, here and below: the base comes as an argument, which pins it (DL3006); the distribution's
-# packages get their versions from its release (DL3008); pip's from the constraints (DL3013), and the pip() of each
-# step passes --no-cache-dir (DL3042).
-# hadolint ignore=DL3008
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
+    --mount=type=bind,source=locked/debian-42c60d52efdd54ad.pref,target=/run/debian.pref \
+    --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && apt-get -qq update \
-    && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+    && sh /run/apt-locked /run/debian.pref \
         ca-certificates \
         python3 \
         tini \
@@ -31,15 +29,15 @@ RUN --mount=type=tmpfs,target=/run \
 
 # pip lives here and is mounted where it is needed.
 FROM system AS tools
-# hadolint ignore=DL3008
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
+    --mount=type=bind,source=locked/debian-e980037d4fcd96f5.pref,target=/run/debian.pref \
+    --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && apt-get -qq update \
-    && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+    && sh /run/apt-locked /run/debian.pref \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
@@ -49,17 +47,18 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
+    --mount=type=bind,source=locked/python-d9804e34f3332142.txt,target=/run/pip/list.txt \
+    --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
-    && /opt/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --root-user-action ignore --constraint /run/constraints.txt pip
+    && /opt/tools/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+        --root-user-action ignore --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/pip/wheels --requirement /run/pip/list.txt
 
 # The framework. Bytecode is kept for what an import needs, not for everything.
 FROM system AS framework
 ENV VIRTUAL_ENV=/opt/venv \
     PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -67,30 +66,30 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-b2c16ed0351c2a47.txt,target=/run/packages/list.txt \
+    --mount=type=bind,source=wheels/python-b2c16ed0351c2a47,target=/run/packages/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && channel="${IMGBUILD_CHANNEL_PYTORCH_CPU-https://download.pytorch.org/whl/cpu}" \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels \
+        --no-input --disable-pip-version-check --progress-bar off \
         ${channel:+--extra-index-url "$channel"}; } \
     && python3 -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-compile pip setuptools numpy torch \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import torch, torch.nn, torch.optim, torch.utils.data, torch.distributed'
 
 # Horovod publishes no wheels: it is compiled against this framework, in a stage that does not reach the image.
 FROM framework AS horovod-build
-# hadolint ignore=DL3008
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
+    --mount=type=bind,source=locked/debian-f34c3e47bf004cf7.pref,target=/run/debian.pref \
+    --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && apt-get -qq update \
-    && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+    && sh /run/apt-locked /run/debian.pref \
         cmake \
         g++ \
         make \
@@ -99,7 +98,6 @@ RUN --mount=type=tmpfs,target=/run \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
         /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
 COPY --chmod=0755 files/c++17 /usr/local/bin/c++17
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -107,21 +105,22 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-835cd1f9542379f6.txt,target=/run/requirements/list.txt \
+    --mount=type=bind,source=wheels/python-835cd1f9542379f6,target=/run/requirements/wheels \
+    --mount=type=bind,source=locked/python-1aa0d73624e97229.txt,target=/run/horovod/list.txt \
+    --mount=type=bind,source=wheels/python-1aa0d73624e97229,target=/run/horovod/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels; } \
-    && pip --python /opt/venv/bin/python install --no-compile wheel cffi cloudpickle packaging psutil pyyaml \
+        --no-input --disable-pip-version-check --progress-bar off; } \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/requirements/wheels --requirement /run/requirements/list.txt \
     && MAKEFLAGS=-j$(nproc) && export MAKEFLAGS CC=gcc CXX=/usr/local/bin/c++17 \
         HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
-    && pip --python /opt/venv/bin/python wheel --no-build-isolation --no-deps --wheel-dir /opt/horovod \
-        horovod
+    && pip --python /opt/venv/bin/python wheel --wheel-dir /opt/horovod --no-build-isolation --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/horovod/wheels --requirement /run/horovod/list.txt
 
 FROM framework AS horovod
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -129,18 +128,19 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-8d5877d7f17498c7.txt,target=/run/packages/list.txt \
+    --mount=type=bind,source=wheels/python-8d5877d7f17498c7,target=/run/packages/wheels \
     --mount=type=bind,from=horovod-build,source=/opt/horovod,target=/run/horovod \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels; } \
-    && pip --python /opt/venv/bin/python install --no-compile /run/horovod/*.whl \
+        --no-input --disable-pip-version-check --progress-bar off; } \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
+        /run/horovod/*.whl \
     && python -c 'import horovod.torch'
 
 FROM horovod AS extras
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -148,22 +148,19 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-d558bcc19c54781f.txt,target=/run/packages/list.txt \
+    --mount=type=bind,source=wheels/python-d558bcc19c54781f,target=/run/packages/wheels \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels; } \
-    && pip --python /opt/venv/bin/python install --no-compile \
-        tensorboard \
-        dask \
-        distributed \
+        --no-input --disable-pip-version-check --progress-bar off; } \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
-COPY --chmod=0644 constraints/torch-2.13.0-py3.11.txt /opt/imgbuild/constraints.txt
+COPY --chmod=0644 locked/pins-1aa628b06aba8a79.txt /opt/imgbuild/constraints.txt
 ENV HOME=/home/user \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
     PYTORCH_VERSION=2.13.0

@@ -2,22 +2,20 @@
 ARG BASE=debian:bookworm-slim
 
 # System libraries and the distribution's Python: the same layer for every cell on this base.
+# Exception for hadolint, here and below: the base comes as an argument, which pins it (DL3006).
 # hadolint ignore=DL3006
 FROM ${BASE} AS system
 ENV LANG=C.UTF-8 \
     TZ=Etc/UTC
-# Exceptions for hadolint, here and below: the base comes as an argument, which pins it (DL3006); the distribution's
-# packages get their versions from its release (DL3008); pip's from the constraints (DL3013), and the pip() of each
-# step passes --no-cache-dir (DL3042).
-# hadolint ignore=DL3008
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
+    --mount=type=bind,source=locked/debian-42c60d52efdd54ad.pref,target=/run/debian.pref \
+    --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && apt-get -qq update \
-    && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+    && sh /run/apt-locked /run/debian.pref \
         ca-certificates \
         python3 \
         tini \
@@ -31,15 +29,15 @@ RUN --mount=type=tmpfs,target=/run \
 
 # pip lives here and is mounted where it is needed.
 FROM system AS tools
-# hadolint ignore=DL3008
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
+    --mount=type=bind,source=locked/debian-e980037d4fcd96f5.pref,target=/run/debian.pref \
+    --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
-    && apt-get -qq update \
-    && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+    && sh /run/apt-locked /run/debian.pref \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
@@ -49,17 +47,18 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
+    --mount=type=bind,source=locked/python-d9804e34f3332142.txt,target=/run/pip/list.txt \
+    --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
-    && /opt/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --root-user-action ignore --constraint /run/constraints.txt pip
+    && /opt/tools/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+        --root-user-action ignore --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/pip/wheels --requirement /run/pip/list.txt
 
 # The framework. Bytecode is kept for what an import needs, not for everything.
 FROM system AS framework
 ENV VIRTUAL_ENV=/opt/venv \
     PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -67,21 +66,20 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-b2c16ed0351c2a47.txt,target=/run/packages/list.txt \
+    --mount=type=bind,source=wheels/python-b2c16ed0351c2a47,target=/run/packages/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && channel="${IMGBUILD_CHANNEL_PYTORCH_CPU-https://download.pytorch.org/whl/cpu}" \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels \
+        --no-input --disable-pip-version-check --progress-bar off \
         ${channel:+--extra-index-url "$channel"}; } \
     && python3 -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-compile pip setuptools numpy torch \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import torch, torch.nn, torch.optim, torch.utils.data, torch.distributed'
 
 FROM framework AS extras
-# hadolint ignore=DL3013,DL3042
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
@@ -89,22 +87,19 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=apt.sources \
     --mount=type=tmpfs,target=/tmp \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
-    --mount=type=bind,source=constraints/torch-2.13.0-py3.11.txt,target=/run/constraints.txt \
-    --mount=type=bind,source=wheels/torch-2.13.0-py3.11,target=/run/wheels \
+    --mount=type=bind,source=locked/python-d558bcc19c54781f.txt,target=/run/packages/list.txt \
+    --mount=type=bind,source=wheels/python-d558bcc19c54781f,target=/run/packages/wheels \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
-        --no-input --no-cache-dir --disable-pip-version-check --progress-bar off \
-        --constraint /run/constraints.txt --find-links /run/wheels; } \
-    && pip --python /opt/venv/bin/python install --no-compile \
-        tensorboard \
-        dask \
-        distributed \
+        --no-input --disable-pip-version-check --progress-bar off; } \
+    && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
+        --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
-COPY --chmod=0644 constraints/torch-2.13.0-py3.11.txt /opt/imgbuild/constraints.txt
+COPY --chmod=0644 locked/pins-453cce97aa21bacd.txt /opt/imgbuild/constraints.txt
 ENV HOME=/home/user \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
     PYTORCH_VERSION=2.13.0

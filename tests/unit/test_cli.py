@@ -32,7 +32,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 def test_every_command_has_help_with_an_example_or_a_sentence(tmp_path: Path) -> None:
     top = run("--help", cwd=tmp_path)
     assert top.returncode == 0
-    for command in ("init", "matrix", "render", "build", "check", "doctor"):
+    for command in ("init", "matrix", "lock", "render", "build", "check", "doctor"):
         assert f"\n  {command} " in top.stdout
         shown = run(command, "--help", cwd=tmp_path)
         assert shown.returncode == 0
@@ -181,16 +181,35 @@ def test_a_matrix_that_is_a_link_to_a_file_is_one(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("path", ["pytorch.Dockerfile.j2", "constraints/torch-2.13.0-py3.11.txt"])
-def test_a_template_or_constraints_that_are_not_utf8(tmp_path: Path, path: str) -> None:
+def test_a_template_that_is_not_utf8(tmp_path: Path) -> None:
     assert run("init", ".", cwd=tmp_path).returncode == 0
-    file = tmp_path / "dockerfiles" / path
+    name = "pytorch.Dockerfile.j2"
+    file = tmp_path / "dockerfiles" / name
     content = file.read_bytes()
     file.write_bytes(content + b"# \xff\n")
     ran = run("render", cwd=tmp_path)
     assert ran.returncode == 6, ran.stderr
-    assert f"{path}:{content.count(10) + 1}:1: not UTF-8" in ran.stderr
+    assert f"{name}:{content.count(10) + 1}:1: not UTF-8" in ran.stderr
     file.write_bytes(content + "# é\n".encode())
+    assert run("render", cwd=tmp_path).returncode == 0
+
+
+def test_a_lock_file_that_is_missing_or_tampered_with(tmp_path: Path) -> None:
+    assert run("init", ".", cwd=tmp_path).returncode == 0
+    (file,) = (tmp_path / "dockerfiles/locks").glob("*.python.json")
+    content = file.read_text()
+    file.write_text(content.replace('"dask-2', '"dask-1'))
+    ran = run("render", cwd=tmp_path)
+    assert (ran.returncode, ran.stderr.count("error: ")) == (5, 1), ran.stderr
+    assert file.name in ran.stderr
+    file.write_text(content)
+    # Of another project's cells, imgbuild ships no lock.
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(matrix.read_text().replace("bookworm:", "other:").replace("base: bookworm", "base: other"))
+    ran = run("render", cwd=tmp_path)
+    assert (ran.returncode, ran.stderr.count("error: ")) == (19, 1), ran.stderr
+    assert "run `imgbuild lock` and commit what it writes" in ran.stderr
+    matrix.write_text((shipped_data() / "matrix.yaml").read_text())
     assert run("render", cwd=tmp_path).returncode == 0
 
 
@@ -202,7 +221,7 @@ def test_a_template_or_constraints_that_are_not_utf8(tmp_path: Path, path: str) 
         ("torch==2.13.0]", "torhc==2.13.0]", 5, "did you mean `torch`?"),
         ("aliases:", "  - [: broken", 5, "matrix.yaml:"),
         ("pytorch.Dockerfile.j2", "pytroch.Dockerfile.j2", 6, "did you mean `pytorch.Dockerfile.j2`?"),
-        ("constraints/torch-", "constraints/other-", 6, "there is no constraints/other-2.13.0-py3.11.txt"),
+        ("    channels: {", "    constraints: c/{version}.txt\n    channels: {", 6, "there is no c/2.13.0.txt"),
     ],
 )
 def test_bad_input_has_one_message_and_its_own_exit_code(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
+from types import FrameType
 
 import jsonschema
 import pytest
@@ -26,6 +27,7 @@ from builder.matrix.describe import field_tables, json_schema, json_schema_text,
 from builder.matrix.expand import MAX_CELLS, expand
 from builder.matrix.fields import MATRIX
 from builder.matrix.forms import TAG_LIMIT, VERSION
+from builder.matrix.judge import NoJudge
 from builder.source import parse
 
 ROOT = Path(__file__).parents[2]
@@ -200,18 +202,63 @@ def test_of_several_exclusions_the_first_gives_the_reason() -> None:
     assert covered.warnings == ()
 
 
-def test_the_later_override_wins() -> None:
-    text = GOOD + (
+def test_overrides_that_agree_or_set_different_things_add_up() -> None:
+    text = change('python: ["3.11"]\n  trixie', 'python: ["3.11"]\n  other: {image: "o:1", python: ["3.11"]}\n  trixie')
+    text += (
         'overrides:\n  - {match: "*-cuda*", set: {verify: multi-node}}\n'
-        '  - {match: "*-horovod", set: {verify: multi-gpu}}\n'
+        '  - {match: "*-cuda*-horovod", set: {verify: multi-node}}\n'
+        '  - {match: "*-horovod", set: {base: other}}\n'
         '  - {match: "*-cpu-*", set: {verify: static}}\n'
     )
-    assert [cell.verify.value for cell in matrix(text).cells] == [
-        "static",
-        "static",
-        "multi-node",
-        "multi-gpu",
+    assert [(cell.verify.value, cell.base.name) for cell in matrix(text).cells] == [
+        ("static", "bookworm"),
+        ("static", "other"),
+        ("multi-node", "bookworm"),
+        ("multi-node", "other"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "field", "cell"),
+    [
+        ('"*-cuda*", set: {verify: multi-node}', '"*-cuda*-horovod", set: {verify: multi-gpu}', "verify", IDS[3]),
+        ('"*-cuda*", set: {verify: multi-node}', f"{IDS[2]}, set: {{verify: multi-gpu}}", "verify", IDS[2]),
+        ('"*", set: {base: other}', '"*-cpu-*", set: {base: another}', "base", IDS[0]),
+    ],
+)
+def test_overrides_that_contradict_each_other(first: str, second: str, field: str, cell: str) -> None:
+    bases = '  other: {image: "o:1", python: ["3.11"]}\n  another: {image: "a:1", python: ["3.11"]}\n'
+    text = change("frameworks:\n", bases + "frameworks:\n")
+    rules = f"overrides:\n  - {{match: {first}}}\n  - {{match: {second}}}\n"
+    error = refused(text + rules)
+    one, two = (rule.rpartition(": ")[2].rstrip("}") for rule in (first, second))
+    columns = [line.rindex(": ") + 3 for line in rules.splitlines()[1:]]
+    assert error.where == f"m.yaml:37:{columns[1]}"
+    assert error.message == (
+        f"two overrides contradict each other: they set `{field}` of {cell} to `{one}` (at m.yaml:36:{columns[0]}) "
+        f"and to `{two}`"
+    )
+    assert error.hint.startswith("narrow the glob `")
+    # Each of them alone is fine.
+    assert matrix(text + f"overrides:\n  - {{match: {first}}}\n").warnings == ()
+    assert matrix(text + f"overrides:\n  - {{match: {second}}}\n").warnings == ()
+
+
+def test_no_cycle_of_overrides_can_be_written() -> None:
+    """Overrides match ids, and no override changes an id: one that seems to undo another never sees its work."""
+    text = change('python: ["3.11"]\n  trixie', 'python: ["3.11"]\n  other: {image: "o:1", python: ["3.11"]}\n  trixie')
+    there = '  - {match: "*-py3.11*", set: {base: other}}\n'
+    back = '  - {match: "*-other*", set: {base: bookworm}}\n'
+    for rules in (there + back, back + there):
+        found = matrix(text + "overrides:\n" + rules)
+        assert [cell.base.name for cell in found.cells] == ["other"] * 4
+        assert ids(found) == IDS
+        assert [warning.partition("; ")[0] for warning in found.warnings] == [
+            f"m.yaml:{36 if rules.startswith(there) else 35}:13: this override matches no cell"
+        ]
+    # Nor does an exclude see a base that an override sets.
+    text += "overrides:\n" + there + "exclude: [{match: {base: other}, reason: x}]\n"
+    assert ids(matrix(text)) == IDS
 
 
 def test_an_override_changes_the_base_and_not_the_id() -> None:
@@ -262,6 +309,29 @@ def test_the_work_grows_linearly_up_to_ten_thousand_cells() -> None:
 
     small, medium, large = calls(1_000), calls(2_000), calls(10_000)
     assert large - medium == pytest.approx(8 * (medium - small), rel=0.05)
+
+
+def test_rules_that_match_nothing_cost_little_in_a_large_matrix() -> None:
+    versions = ", ".join(f"torch==2.{n}.0" for n in range(500))
+    text = change('"*-cpu-*-horovod"', "torch-2.7.0-cpu-py3.11", change("torch==2.13.0]", f"{versions}]"))
+    rules = [f'  - {{match: "torch-2.*-cpu-py3.12-x{n}", reason: x}}\n' for n in range(10)]
+    compared = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal compared
+        compared += event == "call" and frame.f_code.co_name == "set_seq1"
+
+    declarations = declare(parse(text + "exclude:\n" + "".join(rules), "m.yaml"))
+    sys.setprofile(profile)
+    try:
+        found = expand(declarations, Path("m.yaml"))
+    finally:
+        sys.setprofile(None)
+    assert len(found.cells) == 2000
+    assert len(found.warnings) == len(rules)
+    assert "; did you mean `torch-2." in found.warnings[0]
+    # Words are compared by difflib, at most some hundreds for each rule.
+    assert 0 < compared < 300 * len(rules)
 
 
 def test_a_product_bomb_is_refused_before_it_expands() -> None:
@@ -362,6 +432,14 @@ BAD: list[tuple[str, str, str, str, str, bool]] = [
     ("torch==2.13.0]", "torch>=2.13.0]", "4:15", "item 1 of `framework` cannot be `torch>=2.13.0`", "write it as", True),
     ("torch==2.13.0]", "torch==02.13]", "4:15", "item 1 of `framework` cannot be `torch==02.13`", "write `2.13`", True),
     ("torch==2.13.0]", "torch==2.13.0+cu130]", "4:15", "item 1 of `framework` cannot be `torch==2.13.0+cu130`", "write `2.13.0`; the local part", True),
+    ("torch==2.13.0]", "torch==v2.13]", "4:15", "item 1 of `framework` cannot be `torch==v2.13`", "write `2.13`", True),
+    ("torch==2.13.0]", "torch==2.13.*]", "4:15", "item 1 of `framework` cannot be `torch==2.13.*`", "name one exact version", True),
+    ("torch==2.13.0]", "torch===2.13]", "4:15", "item 1 of `framework` cannot be `torch===2.13`", "name one exact version", True),
+    ("torch==2.13.0]", "torch==1!2.13]", "4:15", "item 1 of `framework` cannot be `torch==1!2.13`", "an epoch does not fit into a tag", True),
+    ("torch==2.13.0]", "torch==2.13.0-rc1]", "4:15", "item 1 of `framework` cannot be `torch==2.13.0-rc1`", "write `2.13.0rc1`", True),
+    ("torch==2.13.0]", "torch==2.13.0, torch==2.13.0]", "4:30", "`torch==2.13.0` occurs twice in `framework`", "it stands at m.yaml:4:15", True),
+    ('["3.11"]\n  extras', '["3.11", "3.11"]\n  extras', "6:20", "`3.11` occurs twice in `python`", "it stands at m.yaml:6:12", True),
+    ('version: "0.28.1"', 'version: "0.28.*"', "27:43", "`version` cannot be `0.28.*`", "name one exact version", True),
     ("torch==2.13.0]", "torch==latest]", "4:15", "item 1 of `framework` cannot be `torch==latest`", "for example", True),
     ('[cpu, "13.0"]', '[cpu, "13"]', "5:15", "item 2 of `cuda` cannot be `13`", "for example `cpu` or `13.0`", True),
     ('[cpu, "13.0"]', '[cpu, "13.0.1"]', "5:15", "item 2 of `cuda` cannot be `13.0.1`", "for example", True),
@@ -409,7 +487,7 @@ BAD: list[tuple[str, str, str, str, str, bool]] = [
     ("{base: bookworm}", "{base: bookworm, verify: cpu}", "29:36", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `cpu`: a CUDA cell's `-verified` needs at least `gpu`", 'add the override `{match: "*-cuda*"', False),
     ("{base: bookworm}", "{base: bookworm, verify: gpu}", "29:36", "torch-2.13.0-cpu-py3.11 cannot be verified at `gpu`: a CPU cell has no GPU", 'add the override `{match: "*-cpu-*"', False),
     ("{base: bookworm}", "{base: bookworm, verify: gpus}", "29:36", "`verify` cannot be `gpus`", "did you mean `gpu`?", True),
-    ("defaults:", 'overrides: [{match: "*", set: {verify: static}}]\ndefaults:', "29:40", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `static`", "add the override", False),
+    ("defaults:", 'overrides: [{match: "*", set: {verify: static}}]\ndefaults:', "29:40", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `static`", "narrow the override's glob", False),
     ("defaults:", 'overrides: [{match: "*", set: {}}]\ndefaults:', "29:31", "`set` is an empty mapping", "known: base, verify", True),
     # exclude
     ("defaults:", 'exclude: [{match: "*"}]\ndefaults:', "29:11", "item 1 of `exclude` lacks the required key `reason`", "add", True),
@@ -495,9 +573,9 @@ def test_versions_in_normal_form_are_what_packaging_prints() -> None:
 def test_load_matrix_takes_another_repository(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     path.write_text(GOOD)
-    found = load_matrix(path, repository="localhost:5000/test-1")
+    found = load_matrix(path, repository="localhost:5000/test-1", judge=NoJudge())
     assert {cell.repository for cell in found.cells} == {"localhost:5000/test-1/pytorch"}
-    assert ids(found) == ids(load_matrix(path))
+    assert ids(found) == ids(load_matrix(path, judge=NoJudge()))
     assert found.path == path
     for bad in ("Upper", "a b", "a/../b", "", "-x", "x:latest", "a\n"):
         with pytest.raises(ConfigError, match="is not an image repository") as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ConfigError
-from builder.matrix import Matrix, select, select_excluded
+from builder.matrix import Matrix, select, select_left_out
 from builder.matrix.declare import declare
 from builder.matrix.expand import expand
 from builder.source import parse
@@ -106,7 +106,7 @@ def test_globs_over_ids_are_alternatives_and_add_up_with_axes(matrix: Matrix) ->
 
 def test_excluded_cells_are_chosen_by_the_same_arguments(matrix: Matrix) -> None:
     def excluded(*patterns: str, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> int:
-        return len(select_excluded(matrix, patterns, only=only, skip=skip))
+        return len(select_left_out(matrix, patterns, only=only, skip=skip).excluded)
 
     assert excluded() == len(matrix.excluded) == 4
     assert (excluded("jax-*"), excluded("torch-*")) == (4, 0)

@@ -1,0 +1,177 @@
+"""What one job of a CI system says of its cells, and what a gate makes of it. Pure.
+
+A record is a JSON file named after its job:
+
+    {"schema": "imgbuild.job/1", "job": ID, "pushed": true,
+     "cells": [{"cell", "status", "exit_code", "candidate", "digest", "references"}]}
+
+A gate takes silence for failure: a job without a record, a record without a cell, or a cell without a digest does not
+pass, whatever the system says of the job.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from builder.emit.jobs import ID_DIGITS, digest_of
+from builder.engine import fields
+from builder.errors import CheckFailed, CheckIncomplete, ConfigError
+
+SCHEMA = "imgbuild.job/1"
+GOOD = frozenset({"verified", "unchanged"})
+"""What a cell's status may be: its image passed the check, in this run or before."""
+
+_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS},64}}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """What became of one cell.
+
+    Attributes:
+        cell: its id.
+        status, exit_code: as in the report of `imgbuild build`.
+        candidate: the image's immutable reference.
+        digest: what the registry holds under it; empty when it was not pushed.
+        references: the public references that the image has earned.
+    """
+
+    cell: str
+    status: str
+    exit_code: int
+    candidate: str
+    digest: str
+    references: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether the image passed its check."""
+        return self.status in GOOD and self.exit_code == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What became of one job; `pushed` is whether its job was to push images at all."""
+
+    job: str
+    pushed: bool
+    cells: tuple[CellRecord, ...]
+
+    def to_json(self) -> str:
+        """The file's content."""
+        cells = [asdict(cell) for cell in self.cells]
+        return json.dumps({"schema": SCHEMA, "job": self.job, "pushed": self.pushed, "cells": cells}, indent=2) + "\n"
+
+
+def parse_record(text: str, where: str) -> Record:
+    """Reads a record.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    document = _document(text, where)
+    if document.get("schema") != SCHEMA:
+        raise ConfigError(f"is no record of a job: its schema is not {SCHEMA}", where=where)
+    return Record(
+        job=fields.text(document.get("job")),
+        pushed=fields.boolean(document.get("pushed")),
+        cells=tuple(
+            CellRecord(
+                cell=fields.text(cell.get("cell")),
+                status=fields.text(cell.get("status")),
+                exit_code=fields.integer(cell.get("exit_code"), 1),
+                candidate=fields.text(cell.get("candidate")),
+                digest=fields.text(cell.get("digest")),
+                references=fields.texts(cell.get("references")),
+            )
+            for cell in map(fields.mapping, fields.sequence(document.get("cells")))
+        ),
+    )
+
+
+def parse_report(text: str, where: str) -> tuple[CellRecord, ...]:
+    """Reads what `imgbuild build --format json` says of its cells; nothing was pushed yet.
+
+    Raises:
+        ConfigError: it is no report.
+    """
+    document = _document(text, where)
+    if not fields.text(document.get("schema")).startswith("imgbuild.report/"):
+        raise ConfigError("is no report of `imgbuild build --format json`", where=where)
+    cells = [{**fields.mapping(cell), "digest": ""} for cell in fields.sequence(document.get("cells"))]
+    wrapped = json.dumps({"schema": SCHEMA, "job": "", "pushed": False, "cells": cells})
+    return parse_record(wrapped, where).cells
+
+
+def parse_jobs(text: str, where: str) -> tuple[str, ...]:
+    """The ids of the jobs of a plan: separated by spaces, or the outputs of `--format github`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    ids = text.split()
+    outputs = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+    if "groups" in outputs:
+        groups = _rows(outputs["groups"], where)
+        ids = [fields.text(row.get("id")) for group in groups for row in _rows(fields.text(group.get("matrix")), where)]
+    for name in ids:
+        if not _ID.fullmatch(name):
+            raise ConfigError(f"{name[:40]!r} is no id of a job", where=where)
+    if len(set(ids)) != len(ids):
+        raise ConfigError("names a job twice", where=where)
+    return tuple(ids)
+
+
+def judge(jobs: Sequence[str], records: Iterable[Record]) -> tuple[CellRecord, ...]:
+    """The cells of a plan, when every one of them has succeeded.
+
+    Args:
+        jobs: ids of the jobs that were planned.
+        records: what the jobs left behind.
+
+    Raises:
+        CheckFailed: a cell did not pass.
+        CheckIncomplete: a job has no record or several, a record does not hold the cells that its id stands for or is
+            of no planned job, or an image that was to be pushed has no digest.
+    """
+    known: dict[str, Record] = {}
+    doubts: list[str] = []
+    for record in records:
+        if record.job in known:
+            doubts.append(f"job {record.job} has two records")
+        known[record.job] = record
+    doubts += [f"job {job} left no record" for job in jobs if job not in known]
+    doubts += [f"job {job or '(none)'} was not planned" for job in known if job not in set(jobs)]
+    planned = [known[job] for job in jobs if job in known]
+    doubts += [doubt for record in planned for doubt in _doubts(record)]
+    failed = [cell for record in planned for cell in record.cells if not cell.good]
+    if failed:
+        names = "\n  ".join(f"{cell.cell}: {cell.status or 'no status'}, exit code {cell.exit_code}" for cell in failed)
+        raise CheckFailed(f"{len(failed)} cells did not pass", hint="\n  ".join([names, *doubts]))
+    if doubts:
+        raise CheckIncomplete(f"the plan is not done: {doubts[0]}", hint="\n  ".join(doubts[1:]))
+    return tuple(cell for record in planned for cell in record.cells)
+
+
+def _doubts(record: Record) -> Iterator[str]:
+    if not digest_of(cell.cell for cell in record.cells).startswith(record.job):
+        yield f"the record of job {record.job} is not about the cells that were planned for it"
+    for cell in record.cells:
+        if record.pushed and cell.good and not _DIGEST.fullmatch(cell.digest):
+            yield f"{cell.cell} was not pushed"
+
+
+def _document(text: str, where: str) -> Mapping[str, object]:
+    try:
+        document: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"is not JSON: {error}", where=where) from None
+    return fields.mapping(document)
+
+
+def _rows(text: str, where: str) -> list[Mapping[str, object]]:
+    return [fields.mapping(row) for row in fields.sequence(_document(text, where).get("include"))]

@@ -1,0 +1,151 @@
+"""`imgbuild matrix` for CI systems, as a command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from builder.cli import cli
+
+MATRIX = """\
+version: 1
+repository: registry.example/secret-owner
+axes:
+  framework: [torch==2.13.0]
+  cuda: [cpu]
+  python: ["3.11", "3.12"]
+  extras: [{extras}]
+bases:
+  slim: {{image: "debian:bookworm-slim", python: ["3.11", "3.12"]}}
+frameworks:
+  torch: {{image: pytorch, template: t.Dockerfile.j2, channels: {{cpu: wheels}}}}
+channels:
+  wheels: "https://download.pytorch.org/whl/cpu"
+extras: {{{definitions}}}
+defaults: {{base: slim}}
+tags: ["{{version}}-py{{python}}{{extras}}"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """300 cells on two Pythons."""
+    names = [f"extra{number}" for number in range(300)]
+    (tmp_path / "matrix.yaml").write_text(
+        MATRIX.format(
+            extras=", ".join(f"[{name}]" for name in names),
+            definitions=", ".join(f"{name}: {{packages: [{name}], named: true}}" for name in names),
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def matrix(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["matrix", *arguments])
+
+
+def output(*arguments: str) -> str:
+    ran = matrix(*arguments)
+    assert ran.exit_code == 0, ran.output + str(ran.exception)
+    return ran.stdout
+
+
+def github(*arguments: str) -> dict[str, str]:
+    lines = output("--format", "github", *arguments).splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def cells(*arguments: str) -> list[str]:
+    return [cell["cell"] for cell in json.loads(output("--format", "json", *arguments))["cells"]]
+
+
+def test_many_cells_are_groups_and_packed_ones_a_matrix() -> None:
+    found = github()
+    groups = [json.loads(group["matrix"])["include"] for group in json.loads(found["groups"])["include"]]
+    assert [len(group) for group in groups] == [200, 200, 200]
+    assert "matrix" not in found
+    packed = json.loads(github("--max-jobs", "100")["matrix"])["include"]
+    assert len(packed) <= 100
+    assert sorted(cell for row in packed for cell in row["cells"].split()) == sorted(cells())
+
+
+def test_shards_select_in_every_format() -> None:
+    parts = [cells("--shard", f"{number}/3") for number in (1, 2, 3)]
+    assert sorted(cell for part in parts for cell in part) == sorted(cells())
+    assert {len(part) for part in parts} <= {0, 300, 600}
+    for number, part in enumerate(parts, 1):
+        assert output("--shard", f"{number}/3").count("verify=") == len(part)
+        assert github("--shard", f"{number}/3")["has_jobs"] == ("true" if part else "false")
+    named = cells("*-py3.12-extra1*", "--shard", "1/1")
+    assert len(named) == 111
+    assert all("py3.12" in cell for cell in named)
+
+
+def test_gitlab_packs_into_what_a_child_pipeline_holds_unless_told_otherwise() -> None:
+    def jobs(*arguments: str) -> int:
+        document = yaml.safe_load(output("--format", "gitlab", *arguments))
+        return sum(isinstance(job, dict) and job.get("extends") == ".cells" for job in document.values())
+
+    assert jobs() <= 200
+    assert jobs("--max-jobs", "1000") == 600
+    assert jobs("torch-2.13.0-cpu-py3.11-extra1") == 1
+
+
+def test_buildkite_wants_a_directory_for_several_uploads_and_leaves_no_old_one(project: Path) -> None:
+    ran = matrix("--format", "buildkite")
+    assert ran.exit_code == 2
+    assert "600 jobs need 2 uploads" in ran.stderr
+    said = output("--format", "buildkite", "--output", "out")
+    assert said == "out/upload-1.yml\nout/upload-2.yml\n"
+    (project / "out/notes.txt").write_text("kept")
+    assert output("--format", "buildkite", "--output", "out", "--max-jobs", "100") == "out/upload-1.yml\n"
+    assert sorted(path.name for path in (project / "out").iterdir()) == ["notes.txt", "upload-1.yml"]
+    assert output("--format", "buildkite", "--max-jobs", "100") == (project / "out/upload-1.yml").read_text()
+
+
+def test_bake_says_where_the_rendered_files_are() -> None:
+    document = json.loads(output("--format", "bake", "--rendered", "some/where", "*-py3.11-extra1"))
+    (target,) = document["target"].values()
+    assert target["context"] == "some/where"
+    assert json.loads(output("--format", "bake"))["target"].keys() >= document["target"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-jobs", "3"], "--max-jobs says nothing with --format text"),
+        (["--disk", "3", "--format", "bake"], "--disk says nothing with --format bake"),
+        (["--output", "x", "--format", "github"], "--output says nothing with --format github"),
+        (["--rendered", "x", "--format", "gitlab"], "--rendered says nothing with --format gitlab"),
+        (["--explain", "--format", "github"], "--explain says nothing with --format github"),
+        (["--max-jobs", "0", "--format", "github"], "0 is not in the range"),
+        (["--format", "github", "nonsense-*"], "no cell is selected"),
+        (["--format", "jenkins"], "'jenkins' is not one of"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], says: str) -> None:
+    ran = matrix(*arguments)
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--shard", "3/2"], "no part of a whole"), (["--format", "github", "--max-jobs", "2"], "do not fit into 2 jobs")],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments: list[str], says: str) -> None:
+    ran = matrix(*arguments)
+    assert ran.exit_code != 0
+    assert says in str(ran.exception)
+
+
+def test_large_cells_are_a_warning_and_not_an_output() -> None:
+    ran = matrix("--format", "github", "--disk", "1", "*-extra1")
+    assert "2 jobs may fill more than 1 GB" in ran.stderr
+    assert "warning" not in ran.stdout
+    assert "warning" not in matrix("--format", "github", "*-extra1").stderr
