@@ -94,9 +94,14 @@ def measure(command: Sequence[str], output: Path, environment: dict[str, str] | 
     return Figures(seconds=time.perf_counter() - started, megabytes=usage.ru_maxrss / 1024)
 
 
-def project(directory: Path, cells: int) -> Path:
-    """Writes a project whose matrix expands to about this many kept cells; returns its matrix file."""
-    kept = kept_combinations()
+def project(directory: Path, cells: int, kept: int) -> Path:
+    """Writes a project whose matrix expands to at least this many cells; returns its matrix file.
+
+    Args:
+        directory: where; must not exist.
+        cells: how many.
+        kept: how many combinations of framework, CUDA and Python the facts allow.
+    """
     sets = -(-cells // kept)
     names = [f"x{number}" for number in range(max(1, sets.bit_length()))]
     extras = [[name for bit, name in enumerate(names) if number >> bit & 1] for number in range(sets)]
@@ -141,9 +146,11 @@ def main() -> None:
     small, large = (int(argument) for argument in (sys.argv[1:] + ["1000", "10000"][len(sys.argv) - 1 :])[:2])
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        kept = kept_combinations()
+        small, large = (kept * -(-cells // kept) for cells in (small, large))
         rows: dict[str, list[Figures]] = {}
         for cells in (small, large):
-            matrix = str(project(root / str(cells), cells))
+            matrix = str(project(root / str(cells), cells, kept))
             rendered = root / f"rendered-{cells}"
             for label, command in {
                 "matrix --format json": ["matrix", "-f", matrix, "--format", "json"],

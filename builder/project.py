@@ -92,19 +92,20 @@ def refuse_obstacles(paths: Iterable[Path]) -> None:
             raise ConfigError(f"cannot be written: {error.strerror}", where=str(path), hint=_ELSEWHERE) from error
 
 
-def write_output(path: Path, data: bytes, mode: int) -> None:
+def write_output(path: Path, data: bytes, mode: int, *, lasting: bool = False) -> None:
     """Writes a file for the user, whole or not at all, and the directories above it.
 
     Args:
         path: the file.
         data: its content.
         mode: its permissions, whatever the umask: an image gets them from here.
+        lasting: whether it must outlive a power failure; what is rendered can be rendered again.
 
     Raises:
         ConfigError: it cannot be written.
     """
     try:
-        write_atomically(path, data)
+        write_atomically(path, data, lasting=lasting)
         path.chmod(mode)
     except (StateError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StateError) else error

@@ -53,13 +53,15 @@ def state_directory(environ: Mapping[str, str]) -> Path:
         raise StateError("this user has no home directory", hint="set IMGBUILD_STATE_DIR") from error
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, lasting: bool = True) -> None:
     """Writes a file so that a reader, also after a crash, finds the old content or the new one, never a part.
 
     Args:
         path: the file; missing directories above it are made.
         data: its new content.
         mode: its permissions, before the umask.
+        lasting: whether it must outlive a power failure too, which costs milliseconds for each file; False for what
+            can be made again.
 
     Raises:
         StateError: it cannot be written.
@@ -71,14 +73,16 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if lasting:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_directory(path.parent)
+        if lasting:
+            _sync_directory(path.parent)
     except OSError as error:
         raise _state_error(error, path, "written") from error
 

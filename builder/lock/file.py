@@ -136,7 +136,7 @@ def write_environment(locks: Locks, lock: EnvironmentLock) -> Path:
         ConfigError: it cannot be written.
     """
     path = locks.python_path(lock.name)
-    write_output(path, environment_text(lock).encode(), 0o644)
+    write_output(path, environment_text(lock).encode(), 0o644, lasting=True)
     return path
 
 
@@ -147,7 +147,7 @@ def write_base(locks: Locks, lock: BaseLock) -> Path:
         ConfigError: it cannot be written.
     """
     path = locks.base_path(lock.name)
-    write_output(path, base_text(lock).encode(), 0o644)
+    write_output(path, base_text(lock).encode(), 0o644, lasting=True)
     return path
 
 
