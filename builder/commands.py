@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from builder.check import CheckRun, VerdictStatus, check_image
 from builder.display import Display, Mode
-from builder.emit.registry import held_digest
+from builder.emit.registry import AT_ONCE, held_digest
 from builder.engine.connection import Engine
 from builder.engine.errors import ImageMissing
 from builder.engine.images import inspect
@@ -78,6 +78,15 @@ def unfinished_cells(
     return tuple(action.cell for action in actions if not action.nothing)
 
 
+def absent_candidates(
+    run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
+) -> tuple[str, ...]:
+    """The immutable references of the images that `build_cells` would have to build, so far as their keys are known."""
+    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
+    return tuple(candidate_tag(action.cell, action.key) for action in actions if action.build and action.key)
+
+
 def unpublished_cells(
     run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
 ) -> tuple[Cell, ...]:
@@ -100,7 +109,7 @@ def unpublished_cells(
                 held_digest(engine, reference) == digest for reference in public_references(action.cell)
             )
 
-        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="registry") as pool:
+        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="registry") as pool:
             there = list(pool.map(published, actions))
     return tuple(action.cell for action, held in zip(actions, there, strict=True) if not held)
 

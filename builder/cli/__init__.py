@@ -9,6 +9,7 @@ import click
 
 from builder import __version__
 from builder.cli.build import build, check
+from builder.cli.ci import ci
 from builder.cli.doctor import doctor
 from builder.cli.explain import explain
 from builder.cli.init import init
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (init, matrix_command, explain, lock, render, build, check, doctor):
+for command in (init, matrix_command, explain, lock, render, build, check, ci, doctor):
     cli.add_command(command)
 
 

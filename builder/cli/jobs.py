@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from builder.cli.options import note, run_with
+from builder.cli.options import Finite, note, run_with
 from builder.emit.disk import DEFAULT_DISK_GB
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ _OPTIONS = (
     ),
     click.option(
         "--disk",
-        type=click.FloatRange(1, 100_000),
+        type=Finite(1, 100_000),
         metavar="GB",
         help=f"What one job may be expected to fill.  [default: {DEFAULT_DISK_GB}]",
     ),
@@ -194,8 +194,8 @@ def _buildkite(ci: Ci, jobs: tuple[Job, ...]) -> None:
     digits = len(str(len(documents)))
     written = [ci.output / f"upload-{number:0{digits}d}.yml" for number in range(1, len(documents) + 1)]
     # An upload that an earlier run left would be uploaded again.
-    for path in sorted(ci.output.glob("upload-*.yml")):
-        if path not in written:
+    for path in sorted(ci.output.glob("upload-[0-9]*.yml")):
+        if path not in written and path.is_file():
             path.unlink()
     for path, text in zip(written, documents, strict=True):
         write_output(path, text.encode(), 0o644)

@@ -57,8 +57,27 @@ def _by_rule(found: Iterable[tuple[Reason, ...]]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+class _Sources:
+    """The sources that were named, in order. One stands behind hundreds of lines: these have its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def note(self, reason: Reason) -> str:
+        """The message of a reason, its rule, and the number of its source."""
+        number = self._numbers.setdefault(reason.source, len(self._numbers) + 1)
+        return f"{reason.message} [{reason.rule}, source {number}]"
+
+    def lines(self) -> Iterator[str]:
+        if self._numbers:
+            yield "sources:"
+        for source, number in self._numbers.items():
+            yield f"    {number:>3}  {source}"
+
+
 def text_lines(listing: Listing) -> Iterator[str]:
     """For people."""
+    sources = _Sources()
     for cell in listing.cells:
         yield f"{cell.id}{'  kept' if listing.explain else ''}  verify={cell.verify.value}  base={cell.base.name}"
         if not listing.explain:
@@ -66,14 +85,15 @@ def text_lines(listing: Listing) -> Iterator[str]:
                 yield f"    {cell.repository}:{tag}"
             continue
         for reason in cell.cautions:
-            yield f"    warning: {reason.message} [{reason.rule}: {reason.source}]"
+            yield f"    warning: {sources.note(reason)}"
     for excluded in listing.left_out.excluded:
         yield f"{excluded.id}  excluded: {excluded.reason} ({excluded.by})"
     if listing.explain:
         for impossible in listing.left_out.impossible:
-            yield from _judged_text(impossible, "impossible")
+            yield from _judged_text(impossible, "impossible", sources)
         for unknown in listing.left_out.unknown:
-            yield from _judged_text(unknown, "unknown")
+            yield from _judged_text(unknown, "unknown", sources)
+        yield from sources.lines()
     yield ", ".join(
         [
             f"{len(listing.cells)} cells",
@@ -86,12 +106,12 @@ def text_lines(listing: Listing) -> Iterator[str]:
                 yield f"    {number:>6}  {kind}  {rule}"
 
 
-def _judged_text(cell: Judged, kind: str) -> Iterator[str]:
+def _judged_text(cell: Judged, kind: str, sources: _Sources) -> Iterator[str]:
     from builder.matrix.judge import nearest_in_words, tables
 
     for number, reason in enumerate(cell.reasons):
         what = "    also" if number else f"{cell.id}  {kind}"
-        yield f"{what}: {reason.message} [{reason.rule}: {reason.source}]"
+        yield f"{what}: {sources.note(reason)}"
     if close := nearest_in_words(cell.combination, tables()):
         yield f"    nearest: {close}"
 

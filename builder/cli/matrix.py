@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from builder.cli.ci import CI_FORMATS, Ci, ci_options, emit, narrowed, refuse_misplaced
+from builder.cli.jobs import CI_FORMATS, Ci, ci_options, emit, narrowed, refuse_misplaced
 from builder.cli.listing import Listing, json_lines, text_lines
 from builder.cli.options import load, matrix_options, note, select_cells, selection_options
 
@@ -54,7 +54,7 @@ def matrix_command(
     from builder.matrix import select, select_left_out
 
     refuse_misplaced(ci, format_, explain=explain)
-    project, matrix = load(matrix_path, repository)
+    project, matrix = load(matrix_path, repository, explained=explain)
     if format_ in CI_FORMATS:
         cells = select_cells(matrix, patterns, only, skip)
         emit(ci, format_, narrowed(ci, project, matrix, cells, repository))

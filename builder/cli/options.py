@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Seconds(click.FloatRange):
-    """A time to wait: a second to a day. `nan` is in no order with either, and is refused as well."""
+class Finite(click.FloatRange):
+    """A number in a range. `nan` is in no order with either end, and is refused as well."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
-SECONDS = _Seconds(1, 86400)
+SECONDS = Finite(1, 86400)
+"""A time to wait: a second to a day."""
 
 
 _ASSUME_NEW = "builder.assume_new"
@@ -105,8 +106,14 @@ def assume_new() -> bool:
     return context is not None and bool(context.meta.get(_ASSUME_NEW))
 
 
-def load(matrix_path: Path | None, repository: str | None) -> tuple[Project, Matrix]:
-    """The project and its matrix, expanded and judged; what is wrong with it is said on stderr."""
+def load(matrix_path: Path | None, repository: str | None, *, explained: bool = False) -> tuple[Project, Matrix]:
+    """The project and its matrix, expanded and judged; what is wrong with it is said on stderr.
+
+    Args:
+        matrix_path: of the file; None looks for it.
+        repository: as for `load_matrix`.
+        explained: whether the command itself tells why combinations were left out.
+    """
     from builder.matrix import load_matrix
     from builder.project import find_project
 
@@ -121,7 +128,7 @@ def load(matrix_path: Path | None, repository: str | None) -> tuple[Project, Mat
         for kind, cells in (("impossible", matrix.impossible), ("unknown", matrix.unknown))
         if cells
     ]
-    if left_out:
+    if left_out and not explained:
         note(f"note: combinations left out: {', '.join(left_out)}; `imgbuild matrix --explain` says why")
     return project, matrix
 

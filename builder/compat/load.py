@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from builder.compat.model import (
+    Absent,
     Adaptation,
     Build,
     Companion,
+    Compiler,
     Confidence,
     Extra,
     Facts,
@@ -48,6 +50,7 @@ def facts_from(directory: Path) -> Facts:
     """The tables below a directory laid out as `builder/compat/tables`; the rest is as for `load_facts`."""
     cuda = _table(directory / "cuda.yaml", "cuda")
     toolkits = {toolkit.version: toolkit for toolkit in map(_toolkit, cuda.field("rows").items())}
+    adaptations = _table(directory / "adaptations.yaml", "adaptations")
     return Facts(
         date=cuda.field("date").text(),
         projects=_Lazy(
@@ -59,7 +62,8 @@ def facts_from(directory: Path) -> Facts:
         gpus=tuple(map(_gpu, _table(directory / "gpus.yaml", "gpus").field("rows").items())),
         systems=_LazyTable(lambda: _rows(directory / "systems.yaml", "systems", _system, lambda row: row.name)),
         pythons=_rows(directory / "python.yaml", "python", _python, lambda row: row.version),
-        horovod=tuple(map(_adaptation, _table(directory / "adaptations.yaml", "adaptations").field("rows").items())),
+        horovod=tuple(map(_adaptation, adaptations.field("rows").items())),
+        compilers={one.cxx: one for one in map(_compiler, adaptations.field("compilers").items())},
     )
 
 
@@ -137,7 +141,7 @@ def _project(path: Path) -> Project:
 def _row(value: Value, project: str) -> Row:
     value.known(
         *("series", "releases", "requires_python", "pythons", "glibc", "cxx"),
-        *("builds", "extras", "companions", "broken_pythons", "notes", "source", "confidence"),
+        *("builds", "absent", "extras", "companions", "broken_pythons", "notes", "source", "confidence"),
     )
     releases = value.field("releases").mapping()
     for release in releases.values():
@@ -156,6 +160,7 @@ def _row(value: Value, project: str) -> Row:
         glibc=value.optional("glibc"),
         cxx=value.optional("cxx"),
         builds=tuple(map(_build, value.list_of("builds"))),
+        absent=tuple(map(_absent, value.list_of("absent"))),
         extras=tuple(map(_extra, value.list_of("extras"))),
         companions=companions,
         broken_pythons=value.text_mapping("broken_pythons"),
@@ -205,6 +210,11 @@ def _build(value: Value) -> Build:
         default=value.flag("default"),
         origin=_origin(value),
     )
+
+
+def _absent(value: Value) -> Absent:
+    value.known("cuda", "source", "confidence")
+    return Absent(cuda=value.field("cuda").text(), origin=_origin(value))
 
 
 def _extra(value: Value) -> Extra:
@@ -319,6 +329,11 @@ def _adaptation(value: Value) -> Adaptation:
         warning=value.optional("warning") or "",
         origin=_origin(value),
     )
+
+
+def _compiler(value: Value) -> Compiler:
+    value.known("cxx", "gcc", "source", "confidence")
+    return Compiler(cxx=value.field("cxx").text(), gcc=value.field("gcc").text(), origin=_origin(value))
 
 
 def _set(texts: tuple[str, ...] | None) -> frozenset[str] | None:

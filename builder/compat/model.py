@@ -74,6 +74,14 @@ class Build:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Absent:
+    """A build that a series is known not to have: for this CUDA version, or "cpu"."""
+
+    cuda: str
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extra:
     """A pip extra of some releases.
 
@@ -132,6 +140,7 @@ class Row:
         yanked: releases that their maker has withdrawn; an exact pin still installs them.
         cxx: the C++ standard that extensions against it must be compiled with, such as "c++17"; None when unknown.
         builds: its builds.
+        absent: builds that it is known not to have, where nobody has seen the whole list.
         extras: its pip extras that the tables know of, by name.
         companions: by release, then by project. The release "" stands for every one that is not named.
         broken_pythons: Pythons that its wheels install on and do not work with, each with the reason.
@@ -146,6 +155,7 @@ class Row:
     glibc: str | None = None
     cxx: str | None = None
     builds: tuple[Build, ...] = ()
+    absent: tuple[Absent, ...] = ()
     extras: tuple[Extra, ...] = ()
     companions: Mapping[str, Mapping[str, Companion]] = field(default_factory=dict)
     broken_pythons: Mapping[str, str] = field(default_factory=dict)
@@ -326,6 +336,15 @@ class Adaptation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """The oldest GCC, by its major version, that compiles for a C++ standard, such as "c++17"."""
+
+    cxx: str
+    gcc: str
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All tables. Those of projects are read from their files when they are first asked for.
 
@@ -339,6 +358,7 @@ class Facts:
         systems: by name.
         pythons: by version.
         horovod: adaptations, the most particular first.
+        compilers: by C++ standard.
     """
 
     date: str
@@ -350,6 +370,7 @@ class Facts:
     systems: Mapping[str, System]
     pythons: Mapping[str, PythonRelease]
     horovod: tuple[Adaptation, ...]
+    compilers: Mapping[str, Compiler]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,7 +385,7 @@ class Combination:
         python: such as "3.12".
         channel: "pypi" or "pytorch"; None for whichever carries it.
         companions: other projects beside it with exact versions, or None for any version; sorted by name.
-        gpus: compute capabilities, each a device that it must run on.
+        gpus: devices that it must run on, each by its compute capability ("9.0") or by a name of the tables ("H100").
         driver: a Linux driver version such as "570.124.06".
         image: a base image, such as "nvidia/cuda:12.4.1-devel-ubuntu22.04".
         system: the base's distribution, such as "debian 12".

@@ -8,128 +8,113 @@ that moves more than another one; where that leaves room, the next in order of d
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, lru_cache, partial
+from typing import NamedTuple
 
 from builder.compat.judge import examine
-from builder.compat.model import CPU, Build, Combination, Companion, Facts, Project
-from builder.compat.moves import (
-    CHANNEL,
-    COMPANION,
-    CUDA,
-    CUDA_MAJOR,
-    CUDA_STEP,
-    EXTRA,
-    FREE_THREADED,
-    IMAGE,
-    MINOR,
-    NO_CUDA,
-    PATCH,
-    PROJECT,
-    PYTHON,
+from builder.compat.model import Combination, Facts, Project
+from builder.compat.moves import FREE_THREADED, PROJECT, PYTHON
+from builder.compat.points import (
+    Beside,
+    Point,
+    newer,
+    points_of,
+    to_channel,
+    to_companions,
+    to_cuda,
+    to_extras,
+    to_images,
+    to_releases,
 )
-from builder.compat.rules.base import nearest_tags
-from builder.compat.rules.companions import public
-from builder.compat.rules.lookup import MEMORY, Index, PerFacts, Tag, index_of
-from builder.compat.rules.versions import allows, in_order, is_free_threaded, numbers_of, python_of, version_of
-from builder.compat.rules.view import DRIVER_QUESTION, pythons_of, were_read
+from builder.compat.rules.lookup import MEMORY, PerFacts, index_of
+from builder.compat.rules.versions import is_free_threaded, python_of
+from builder.compat.rules.view import DRIVER_QUESTION
 
 _SIBLINGS = {"tensorflow": "tensorflow-cpu", "tensorflow-cpu": "tensorflow"}
-# How many combinations are examined before giving up: the base axes fit by construction, the rest is rarely to be met.
-_PATIENCE = 250
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Point:
-    """A release in one of its builds on one channel, and the Pythons that it has wheels for; None for any."""
-
-    project: str
-    release: str
-    place: int
-    build: Build
-    cuda: str
-    channel: str
-    extras: frozenset[str]
-    pythons: tuple[str, ...] | None
-
-
-class _Project:
-    """A project's points, and how far its releases are from each other."""
-
-    def __init__(self, project: Project, index: Index) -> None:
-        self.project = project
-        self._index = index
-        self._distances: dict[str, dict[str, int]] = {}
-
-    @cached_property
-    def points(self) -> tuple[_Point, ...]:
-        return tuple(self._points())
-
-    def _points(self) -> Iterator[_Point]:
-        ordered = sorted(self._index.releases(self.project).items())
-        for place, (_, (release, row)) in enumerate(ordered):
-            builds = self._index.builds(row, release)
-            extras = {
-                extra.name
-                for extra in row.extras
-                if extra.installable and (extra.versions is None or release in extra.versions)
-            }
-            for build in were_read(builds):
-                pythons = pythons_of(build, row, release)
-                for channel in sorted(build.channels):
-                    yield _Point(
-                        project=self.project.name,
-                        release=release,
-                        place=place,
-                        build=build,
-                        cuda=build.cuda,
-                        channel=channel,
-                        extras=frozenset(extras | ({build.extra} if build.extra else set())),
-                        pythons=None if pythons is None else tuple(in_order(pythons)),
-                    )
-
-    def distances(self, version: str) -> dict[str, int]:
-        """From this version, which need not exist, to every release."""
-        if version not in self._distances:
-            if len(self._distances) > 512:
-                self._distances.clear()
-            self._distances[version] = self._measure(version)
-        return self._distances[version]
-
-    def _measure(self, version: str) -> dict[str, int]:
-        asked = version_of(version)
-        if asked is None:
-            return {}
-        minors = sorted({(one.major, one.minor) for one in self._index.releases(self.project)} | {_minor(asked)})
-        places = {minor: place for place, minor in enumerate(minors)}
-        patches: dict[tuple[int, int], list[object]] = {}
-        for one in sorted({*self._index.releases(self.project), asked}):
-            patches.setdefault((one.major, one.minor), []).append(one)
-        measured = {}
-        for one, (release, _) in self._index.releases(self.project).items():
-            steps = abs(places[_minor(one)] - places[_minor(asked)])
-            own = patches[_minor(one)]
-            # In another minor, the newest patch is the one to take.
-            within = abs(own.index(one) - own.index(asked)) if not steps else len(own) - 1 - own.index(one)
-            measured[release] = MINOR.cost * steps + PATCH.cost * min(within, 9)
-        return measured
-
-
-def _minor(version: object) -> tuple[int, int]:
-    return getattr(version, "major", 0), getattr(version, "minor", 0)
-
-
+# How many combinations that do not work are looked at before giving up.
+_PATIENCE = 500
 _FIELDS = tuple(field.name for field in dataclasses.fields(Combination))
+_PACKAGE, _VERSION, _CUDA, _CHANNEL, _COMPANIONS, _PYTHON, _EXTRAS, _IMAGE = (1 << place for place in range(8))
+
+
+class _Offer(NamedTuple):
+    """What can be had at a spot in several ways, with what each costs; any Python when they are None."""
+
+    pythons: tuple[str, ...] | None
+    extras: tuple[tuple[int, tuple[str, ...]], ...]
+    images: tuple[tuple[int, str | None], ...]
+
+
+class _Variant(NamedTuple):
+    """One way to have an offer. They are ordered by their fields."""
+
+    cost: int
+    order: tuple[object, ...]
+    moved: int
+    python: str | None
+    extras: tuple[str, ...]
+    image: str | None
+
+
+class _Spot(NamedTuple):
+    """A release in one of its builds, seen from a question. The closer one comes first, then the newer one."""
+
+    cost: int
+    number: int
+    package: str
+    version: str | None
+    cuda: str | None
+    channel: str | None
+    companions: Beside
+
+
+_Around = dict[_Offer, dict[int, list[_Spot]]]
+"""Spots by what they offer, then by the bits of the fields that differ; in order."""
 
 
 class _Memory:
     """What is remembered for some facts."""
 
     def __init__(self, facts: Facts) -> None:
-        self.projects: dict[str, _Project] = {}
+        self.pythons = tuple(index_of(facts).pythons)
+        self._points: dict[str, tuple[Point, ...]] = {}
+        self._distances: dict[tuple[str, str], dict[str, int]] = {}
+        self._around: dict[tuple[object, ...], _Around] = {}
         self._works: dict[Combination, bool] = {}
-        index = index_of(facts)
-        self.toolkit_place = {version: place for place, version in enumerate(index.toolkits)}
+
+    def points(self, project: Project, facts: Facts) -> tuple[Point, ...]:
+        """All of a project."""
+        if project.name not in self._points:
+            self._points[project.name] = points_of(project, index_of(facts))
+        return self._points[project.name]
+
+    def distances(self, version: str, project: Project, facts: Facts) -> dict[str, int]:
+        """From a version, which need not exist, to every release of a project."""
+        key = (version, project.name)
+        if key not in self._distances:
+            if len(self._distances) >= MEMORY // 8:
+                self._distances.clear()
+            self._distances[key] = to_releases(version, index_of(facts).releases(project))
+        return self._distances[key]
+
+    def around(self, asked: Combination, facts: Facts) -> _Around:
+        """What is around a combination. Cells that differ in Python alone have the same around them."""
+        key = (asked.package, asked.version, asked.extras, asked.cuda, asked.channel, asked.companions, asked.image)
+        held = self._around.get(key)
+        if held is None:
+            if len(self._around) >= MEMORY // 64:
+                self._around.clear()
+            held = self._around[key] = {}
+            of = _toolkits(asked, facts) if asked.package == DRIVER_QUESTION else _releases(asked, facts, self)
+            for moved, offer, spot in of:
+                held.setdefault(offer, {}).setdefault(moved, []).append(spot)
+            for groups in held.values():
+                for spots in groups.values():
+                    spots.sort()
+        return held
 
     def works(self, combination: Combination, facts: Facts) -> bool:
         """Whether it is valid. Many combinations that do not work have the same neighbours."""
@@ -149,38 +134,26 @@ def nearest(combination: Combination, facts: Facts, limit: int = 3) -> tuple[Com
 
     Deterministic: of two that are equally far, the one with the newer release, the newer CUDA, the newer Python.
     """
-    if limit < 1:
-        return ()
-    memory = _memory(facts)
-    candidates = sorted(_candidates(combination, facts), key=lambda candidate: candidate[0])
-    chosen: list[tuple[tuple[object, ...], Combination]] = []
-    kinds: list[frozenset[str]] = []
-    waiting: list[tuple[tuple[object, ...], Combination]] = []
-    seen: set[Combination] = set()
-    patience = _PATIENCE
-    for order, candidate in candidates:
-        if candidate in seen or candidate == combination:
+    search = _Search(combination, facts)
+    found: list[tuple[_Order, Combination]] = []
+    kinds: list[int] = []
+    aside: list[_Place] = []
+    while search.heaps and len(found) < limit:
+        moved = min(search.heaps, key=search.closest)
+        if any(kind & moved == kind for kind in kinds):
+            aside += search.heaps.pop(moved)
             continue
-        seen.add(candidate)
-        moved = frozenset(changed(combination, candidate))
-        if any(kind <= moved for kind in kinds):
-            if len(waiting) < _PATIENCE:
-                waiting.append((order, candidate))
-            continue
-        if not patience:
-            break
-        patience -= 1
-        if memory.works(candidate, facts):
+        place = search.take(moved)
+        if moved and (candidate := search.try_out(place)) is not None:
             kinds.append(moved)
-            chosen.append((order, candidate))
-            if len(chosen) == limit:
-                break
-    for order, candidate in waiting:
-        if len(chosen) == limit:
-            break
-        if memory.works(candidate, facts):
-            chosen.append((order, candidate))
-    return tuple(candidate for _, candidate in sorted(chosen, key=lambda one: one[0]))
+            found.append((place.order, candidate))
+    for place in aside:
+        search.put(0, place)
+    while search.heaps and len(found) < limit:
+        place = search.take(min(search.heaps, key=search.closest))
+        if (candidate := search.try_out(place)) is not None:
+            found.append((place.order, candidate))
+    return tuple(candidate for _, candidate in sorted(found, key=lambda one: one[0]))
 
 
 def changed(asked: Combination, other: Combination) -> tuple[str, ...]:
@@ -188,206 +161,172 @@ def changed(asked: Combination, other: Combination) -> tuple[str, ...]:
     return tuple(name for name in _FIELDS if getattr(asked, name) != getattr(other, name))
 
 
-def _candidates(asked: Combination, facts: Facts) -> Iterator[tuple[tuple[object, ...], Combination]]:
-    if asked.package == DRIVER_QUESTION:
-        images = _images(asked, None, facts)
-        yield from _toolkits(asked, facts, images)
-        return
-    names = [asked.package]
+_Order = tuple[int, int, int]
+"""How far it is, the number of a spot, and the place of a variant in its offer."""
+
+
+class _Place(NamedTuple):
+    """A spot in one variant of its offer.
+
+    Attributes:
+        order: no two places have the same.
+        moved: the bits of the fields that the spot's group differs in.
+        spots: the group, which shares its variants.
+        at: the spot's place there.
+        variants: of its offer.
+    """
+
+    order: _Order
+    moved: int
+    spots: list[_Spot]
+    at: int
+    variants: tuple[_Variant, ...]
+
+
+class _Search:
+    """The way outwards from a combination.
+
+    Attributes:
+        heaps: by the bits of the fields that differ, places to look at. Of a spot that was not looked at yet, at most
+            the first variant is there, and none while one before it in its group was not.
+    """
+
+    def __init__(self, asked: Combination, facts: Facts) -> None:
+        self._asked = asked
+        self._facts = facts
+        self._memory = _memory(facts)
+        self._seen: set[Combination] = set()
+        self._patience = _PATIENCE
+        self.heaps: dict[int, list[_Place]] = {}
+        for offer, groups in self._memory.around(asked, facts).items():
+            if variants := _variants(asked.python, self._memory.pythons, offer):
+                for moved, spots in groups.items():
+                    self._reach(moved, spots, 0, variants, 0)
+
+    def closest(self, moved: int) -> _Order:
+        """The order of the closest place where these fields differ."""
+        return self.heaps[moved][0].order
+
+    def put(self, moved: int, place: _Place) -> None:
+        """Adds a place to look at."""
+        heapq.heappush(self.heaps.setdefault(moved, []), place)
+
+    def take(self, moved: int) -> _Place:
+        """The closest place where these fields differ; what is behind it comes into reach."""
+        heap = self.heaps[moved]
+        place = heapq.heappop(heap)
+        if not heap:
+            del self.heaps[moved]
+        if not place.order[2]:
+            for variant in range(1, len(place.variants)):
+                self._reach(place.moved, place.spots, place.at, place.variants, variant)
+            if place.at + 1 < len(place.spots):
+                self._reach(place.moved, place.spots, place.at + 1, place.variants, 0)
+        return place
+
+    def _reach(self, moved: int, spots: list[_Spot], at: int, variants: tuple[_Variant, ...], variant: int) -> None:
+        spot, chosen = spots[at], variants[variant]
+        order = (spot.cost + chosen.cost, spot.number, variant)
+        self.put(moved | chosen.moved, _Place(order, moved, spots, at, variants))
+
+    def try_out(self, place: _Place) -> Combination | None:
+        """The combination there, if it works and was not found before."""
+        spot, variant = place.spots[place.at], place.variants[place.order[2]]
+        candidate = Combination(
+            package=spot.package,
+            version=spot.version,
+            extras=variant.extras,
+            cuda=spot.cuda,
+            python=variant.python,
+            channel=spot.channel,
+            companions=spot.companions,
+            gpus=self._asked.gpus,
+            driver=self._asked.driver,
+            image=variant.image,
+            system=self._asked.system,
+        )
+        if candidate in self._seen:
+            return None
+        self._seen.add(candidate)
+        if self._memory.works(candidate, self._facts):
+            return candidate
+        self._patience -= 1
+        if self._patience <= 0:
+            self.heaps.clear()
+        return None
+
+
+def _releases(asked: Combination, facts: Facts, memory: _Memory) -> Iterator[tuple[int, _Offer, _Spot]]:
+    """The builds of the project, and of the one that is the same with or without CUDA."""
+    packages = [asked.package]
     if asked.cuda is not None and asked.package in _SIBLINGS:
-        names.append(_SIBLINGS[asked.package])
-    for name in names:
-        project = facts.projects.get(name)
+        packages.append(_SIBLINGS[asked.package])
+    toolkits = index_of(facts).toolkits
+    to_own_cuda = cache(lambda own: to_cuda(asked.cuda, own, toolkits))
+    images_for = cache(lambda cuda: to_images(asked, cuda, facts))
+    numbers = itertools.count()
+    for package in packages:
+        project = facts.projects.get(package)
         if project is None or asked.version is None:
             continue
-        memory = _memory(facts)
-        held = memory.projects.setdefault(name, _Project(project, index_of(facts)))
-        yield from _releases(asked, held, facts, 0 if name == asked.package else PROJECT.cost)
+        distances = memory.distances(asked.version, project, facts)
+        to_own_companions = cache(partial(to_companions, asked, project, facts=facts))
+        for point in memory.points(project, facts):
+            cuda_cost, cuda = to_own_cuda(point.cuda)
+            channel_cost, channel = to_channel(asked.channel, point.channel)
+            companions_cost, companions = to_own_companions(point.release)
+            cost = distances.get(point.release, 0) + cuda_cost + channel_cost + companions_cost
+            moved = (
+                _VERSION * (point.release != asked.version)
+                | _CUDA * (cuda != asked.cuda)
+                | _CHANNEL * (channel != asked.channel)
+                | _COMPANIONS * (companions != asked.companions)
+            )
+            if package != asked.package:
+                cost, moved = cost + PROJECT.cost, moved | _PACKAGE
+            offer = _Offer(point.pythons, to_extras(asked.extras, point), images_for(cuda))
+            yield moved, offer, _Spot(cost, next(numbers), package, point.release, cuda, channel, companions)
 
 
-def _releases(
-    asked: Combination, held: _Project, facts: Facts, base: int
-) -> Iterator[tuple[tuple[object, ...], Combination]]:
-    distances = held.distances(asked.version or "")
-    memory = _memory(facts)
-    index = index_of(facts)
-    cuda_cost: dict[str, tuple[int, str]] = {}
-    python_costs: dict[tuple[str, ...] | None, list[tuple[int, str | None]]] = {}
-    companions: dict[str, tuple[int, tuple[tuple[str, str | None], ...]]] = {}
-    images: dict[str, list[tuple[int, str | None]]] = {}
-    for point in held.points:
-        cost = base + distances.get(point.release, 0)
-        if point.cuda not in cuda_cost:
-            cuda_cost[point.cuda] = _cuda_cost(asked.cuda, point.cuda, memory)
-        extra_cost, cuda = cuda_cost[point.cuda]
-        cost += extra_cost
-        if asked.channel is not None and asked.channel != point.channel:
-            cost += CHANNEL.cost
-        if point.pythons not in python_costs:
-            python_costs[point.pythons] = _python_costs(asked.python, point.pythons)
-        if point.release not in companions:
-            companions[point.release] = _companions(asked, held.project, point.release, facts, index)
-        companion_cost, beside = companions[point.release]
-        if cuda not in images:
-            images[cuda] = _images(asked, cuda, facts)
-        for extras_cost, extras in _extras(asked, point):
-            for python_cost, python in python_costs[point.pythons]:
-                for image_cost, image in images[cuda]:
-                    total = cost + companion_cost + extras_cost + python_cost + image_cost
-                    candidate = Combination(
-                        package=point.project,
-                        version=point.release,
-                        extras=extras,
-                        cuda=cuda if asked.cuda is not None else None,
-                        python=python,
-                        channel=point.channel if asked.channel is not None else None,
-                        companions=beside,
-                        gpus=asked.gpus,
-                        driver=asked.driver,
-                        image=image,
-                        system=asked.system,
-                    )
-                    yield (total, -point.place, _newer(cuda), _newer(python), extras, image or ""), candidate
-
-
-def _newer(version: str | None) -> tuple[int, ...]:
-    """For sorting the newer first."""
-    return tuple(-number for number in numbers_of(version or ""))
-
-
-def _cuda_cost(asked: str | None, own: str, memory: _Memory) -> tuple[int, str]:
-    """What it costs to go from one CUDA to another, and the version to ask for."""
-    if asked is None or asked == own:
-        return 0, own
-    if CPU in (asked, own):
-        return NO_CUDA.cost, own if "." in own or own == CPU else _some_toolkit(own, "", memory)
-    if "." not in own:
-        if numbers_of(asked)[0] == numbers_of(own)[0] and asked in memory.toolkit_place:
-            return 0, asked
-        own = _some_toolkit(own, asked, memory)
-    halves = abs(_place(asked, memory) - _place(own, memory))
-    move = CUDA if numbers_of(asked)[0] == numbers_of(own)[0] else CUDA_MAJOR
-    return move.cost + CUDA_STEP.cost * halves // 2, own
-
-
-def _some_toolkit(major: str, asked: str, memory: _Memory) -> str:
-    """A toolkit of a major for binaries that serve all of it: the one nearest to the one asked for, or the newest."""
-    own = [version for version in memory.toolkit_place if version.partition(".")[0] == major]
-    if not own:
-        return major
-    if not asked:
-        return own[-1]
-    return min(reversed(own), key=lambda version: abs(_place(version, memory) - _place(asked, memory)))
-
-
-def _place(version: str, memory: _Memory) -> int:
-    """Where a CUDA version stands among the toolkits, in half steps: one that never was stands between two."""
-    place = memory.toolkit_place.get(version)
-    if place is not None:
-        return 2 * place
-    return 2 * sum(1 for one in memory.toolkit_place if numbers_of(one) < numbers_of(version)) - 1
-
-
-def _python_costs(asked: str | None, pythons: tuple[str, ...] | None) -> list[tuple[int, str | None]]:
-    if asked is None:
-        return [(0, None)]
-    if pythons is None or asked in pythons:
-        return [(0, asked)]
-    costs = []
-    for python in pythons:
-        steps = abs(python_of(python)[1] - python_of(asked)[1])
-        cost = PYTHON.cost * steps
-        if is_free_threaded(python) != is_free_threaded(asked):
-            cost += FREE_THREADED.cost
-        costs.append((cost, python))
-    # Farther ones of the same build never come first.
-    return [(cost, python) for cost, python in sorted(costs, key=lambda one: (one[0], _newer(one[1])))[:3]]
-
-
-def _extras(asked: Combination, point: _Point) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The extras to ask for, as far as this build has them."""
-    wanted = asked.extras
-    brought = {point.build.extra} if point.build.extra else set()
-    if not wanted:
-        yield 0, ()
-        return
-    kept = tuple(name for name in wanted if name in point.extras)
-    if kept == wanted:
-        yield 0, wanted
-    elif brought and not brought & set(kept):
-        yield EXTRA.cost, tuple(sorted({*kept, *brought}))
-    else:
-        yield EXTRA.cost, kept
-    if kept == wanted and len(wanted) == 1:
-        yield EXTRA.cost, ()
-
-
-def _companions(
-    asked: Combination, project: Project, release: str, facts: Facts, index: Index
-) -> tuple[int, tuple[tuple[str, str | None], ...]]:
-    """The companions, each moved to a version that belongs to this release, and what that costs."""
-    if not asked.companions:
-        return 0, ()
-    found = index.release(project, release)
-    cost, beside = 0, []
-    for name, version in asked.companions:
-        fact = found[1].companion(release, name) if found is not None else None
-        fitting = _fitting(fact, name, version, facts, index)
-        cost += COMPANION.cost * (fitting != version)
-        beside.append((name, fitting))
-    return cost, tuple(beside)
-
-
-def _fitting(fact: Companion | None, name: str, version: str | None, facts: Facts, index: Index) -> str | None:
-    """The version of a companion that a release wants: the same when it fits, else the newest that does."""
-    if fact is None or version is None:
-        return version
-    own = public(version)
-    if fact.versions:
-        parsed = version_of(own)
-        if any(parsed == version_of(one) for one in fact.versions):
-            return version
-        return max(fact.versions, key=lambda one: numbers_of(one))
-    if fact.specifier and not allows(fact.specifier, own):
-        project = facts.projects.get(name)
-        if project is not None:
-            known = [text for _, (text, _) in sorted(index.releases(project).items()) if allows(fact.specifier, text)]
-            return known[-1] if known else version
-    return version
-
-
-def _images(asked: Combination, cuda: str | None, facts: Facts) -> list[tuple[int, str | None]]:
-    """The image that is asked for, and tags that exist and are like it, of its own CUDA and of this one."""
-    if asked.image is None:
-        return [(0, None)]
-    index = index_of(facts)
-    tag = index.tag(asked.image)
-    if tag is None:
-        return [(0, asked.image)]
-    others = nearest_tags(tag, facts)
-    if cuda is not None and cuda in index.images_by_toolkit and tag.version and tag.cuda != cuda:
-        newest = index.images_by_toolkit[cuda][-1].version
-        others += nearest_tags(Tag(f"{newest}-{tag.flavour}-{tag.system}"), facts, 1)
-    names = [f"nvidia/cuda:{name}" for name in dict.fromkeys(others)]
-    return [(0, asked.image), *((IMAGE.cost + place, name) for place, name in enumerate(names) if name != asked.image)]
-
-
-def _toolkits(
-    asked: Combination, facts: Facts, images: list[tuple[int, str | None]]
-) -> Iterator[tuple[tuple[object, ...], Combination]]:
-    """Toolkits for the driver question."""
-    memory = _memory(facts)
+def _toolkits(asked: Combination, facts: Facts) -> Iterator[tuple[int, _Offer, _Spot]]:
+    """For the driver question: every toolkit, or none where only an image is asked about."""
     own = asked.version or asked.cuda
-    if own is None:
-        yield from (((cost, image or ""), dataclasses.replace(asked, image=image)) for cost, image in images)
-        return
-    for version in memory.toolkit_place:
-        cost, _ = _cuda_cost(".".join(own.split(".")[:2]), version, memory)
-        for image_cost, image in images:
-            candidate = dataclasses.replace(
-                asked,
-                version=version if asked.version is not None else None,
-                cuda=version if asked.cuda is not None else None,
+    toolkits = index_of(facts).toolkits
+    for number, toolkit in enumerate(reversed(toolkits) if own is not None else (None,)):
+        cost, _ = to_cuda(".".join((own or "").split(".")[:2]), toolkit, toolkits)
+        version = toolkit if asked.version is not None else None
+        cuda = toolkit if asked.cuda is not None else None
+        moved = _VERSION * (version != asked.version) | _CUDA * (cuda != asked.cuda)
+        offer = _Offer(None, ((0, asked.extras),), to_images(asked, toolkit, facts))
+        yield moved, offer, _Spot(cost, number, asked.package, version, cuda, asked.channel, asked.companions)
+
+
+@lru_cache(MEMORY)
+def _variants(python: str | None, every: tuple[str, ...], offer: _Offer) -> tuple[_Variant, ...]:
+    """Every way to have an offer with this Python or another one, the nearest first."""
+    return tuple(
+        sorted(
+            _Variant(
+                cost=python_cost + extras_cost + image_cost,
+                order=(newer(to), extras, image or ""),
+                moved=_PYTHON * (to != python) | _EXTRAS * (extras_cost > 0) | _IMAGE * (image_cost > 0),
+                python=to,
+                extras=extras,
                 image=image,
             )
-            yield (cost + image_cost, 0, _newer(version), (), (), image or ""), candidate
+            for python_cost, to in _pythons(python, offer.pythons, every)
+            for extras_cost, extras in offer.extras
+            for image_cost, image in offer.images
+        )
+    )
+
+
+def _pythons(
+    asked: str | None, own: tuple[str, ...] | None, every: tuple[str, ...]
+) -> Iterator[tuple[int, str | None]]:
+    if asked is None:
+        yield 0, None
+        return
+    for python in (asked, *(one for one in every if one != asked)) if own is None else own:
+        steps = abs(python_of(python)[1] - python_of(asked)[1])
+        yield PYTHON.cost * steps + FREE_THREADED.cost * (is_free_threaded(python) != is_free_threaded(asked)), python

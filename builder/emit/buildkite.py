@@ -1,16 +1,16 @@
 """Jobs as Buildkite pipelines, for `buildkite-agent pipeline upload`.
 
 Buildkite takes 500 jobs from one upload, so more jobs are several documents, to be uploaded in their order: the last
-one holds the gate, which depends on the groups of all of them.
+one holds the gate, which depends on the groups of all of them. The text is JSON, which is YAML too.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from builder.emit.gitlab import RECORDS
 from builder.emit.jobs import CELLS_TEXT, Job, chunks
-from builder.emit.text import Value, to_yaml
+from builder.emit.records import RECORDS
 from builder.errors import ConfigError
 
 JOBS_PER_UPLOAD = 500
@@ -32,13 +32,13 @@ def buildkite(jobs: Sequence[Job]) -> tuple[str, ...]:
             hint="pack cells with --max-jobs N, or let each of several pipelines take a part with --shard I/N",
         )
     pieces = chunks(jobs, JOBS_PER_UPLOAD - _CLOSING) or ((),)
-    keys: list[Value] = []
+    keys: list[object] = []
     documents = []
     for number, piece in enumerate(pieces, 1):
-        groups: dict[str, list[Value]] = {}
+        groups: dict[str, list[object]] = {}
         for job in piece:
             groups.setdefault(job.environment, []).append(_step(job))
-        steps: list[Value] = []
+        steps: list[object] = []
         for place, (name, group) in enumerate(groups.items(), 1):
             key = f"images-{number}-{place}"
             keys.append(key)
@@ -46,23 +46,24 @@ def buildkite(jobs: Sequence[Job]) -> tuple[str, ...]:
         if number == len(pieces):
             steps += _closing(ids, keys)
         what = f"upload {number} of {len(pieces)}, {sum(len(job.cells) for job in piece)} cells in {len(piece)} jobs"
-        documents.append(to_yaml({"steps": steps}, f"Written by `imgbuild matrix --format buildkite`: {what}."))
+        comment = f"# Written by `imgbuild matrix --format buildkite`: {what}."
+        documents.append(f"{comment}\n{json.dumps({'steps': steps}, indent=2)}\n")
     return tuple(documents)
 
 
-def _step(job: Job) -> Value:
+def _step(job: Job) -> object:
     return {
         "label": job.name,
         "key": f"job-{job.id}",
-        "command": "python3 -m builder.emit.steps run",
+        "command": "imgbuild ci run",
         "env": {"IMGBUILD_JOB": job.id, "IMGBUILD_CELLS": job.argument},
         "artifact_paths": [f"{RECORDS}/*.json"],
     }
 
 
-def _closing(ids: str, keys: Sequence[Value]) -> list[Value]:
+def _closing(ids: str, keys: Sequence[object]) -> list[object]:
     if not ids:
-        return [{"label": "gate", "key": "gate", "command": "python3 -m builder.emit.steps gate --jobs ''"}]
+        return [{"label": "gate", "key": "gate", "command": "imgbuild ci gate --jobs ''"}]
     download = f'buildkite-agent artifact download "{RECORDS}/*.json" .'
     return [
         {
@@ -71,13 +72,13 @@ def _closing(ids: str, keys: Sequence[Value]) -> list[Value]:
             # A step whose dependency failed does not run, and Buildkite then fails the build.
             "depends_on": list(keys),
             "env": {"IMGBUILD_JOBS": ids},
-            "command": [download, "python3 -m builder.emit.steps gate"],
+            "command": [download, "imgbuild ci gate"],
         },
         {
             "label": "promote",
             "key": "promote",
             "depends_on": ["gate"],
             "env": {"IMGBUILD_JOBS": ids},
-            "command": [download, "python3 -m builder.emit.steps promote"],
+            "command": [download, "imgbuild ci promote"],
         },
     ]

@@ -22,6 +22,9 @@ from builder.project import DOCKERFILES, Project, find_project
 from builder.render import iter_recipes
 
 _OPTION = "--changed-since"
+_GITS_OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_PREFIX", "GIT_INDEX_FILE")
+"""What git sets for its hooks, which means another directory than the one that it is asked for here."""
+
 _FETCH = "fetch it first; a shallow clone has only its newest commits (actions/checkout takes `fetch-depth: 0`)"
 
 
@@ -122,7 +125,7 @@ def _git(
     try:
         ran = subprocess.run(
             ["git", "-C", str(where), *arguments],
-            env={**os.environ, **(environment or {})},
+            env={**{k: v for k, v in os.environ.items() if k not in _GITS_OWN}, **(environment or {})},
             input=stdin,
             capture_output=True,
             timeout=300,

@@ -13,7 +13,10 @@ as exit code 12, never as a wrong image. All are in MB (10^6 bytes), measured or
 
 from __future__ import annotations
 
-from builder.matrix.model import CPU, Cell
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builder.matrix import Cell
 
 CPU_ENVIRONMENT_MB = 1_500
 CUDA_ENVIRONMENT_MB = 12_000
@@ -31,6 +34,8 @@ DEFAULT_DISK_GB = 14
 
 def environment_mb(cell: Cell) -> int:
     """What the cell shares with every cell of its environment; counted once for each job."""
+    from builder.matrix import CPU  # with the matrix's room, which a help text needs not wait for
+
     if cell.cuda == CPU:
         return CPU_ENVIRONMENT_MB
     return CUDA_DEVEL_ENVIRONMENT_MB if "devel" in cell.base.image else CUDA_ENVIRONMENT_MB

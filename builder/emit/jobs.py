@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from builder.emit.disk import GB, cell_mb, environment_mb
 from builder.errors import ConfigError
+from builder.lock.file import environment_name
 from builder.matrix.model import Cell
 
 T = TypeVar("T")
@@ -47,12 +48,6 @@ class Job:
     def argument(self) -> str:
         """Its cells, separated by spaces, as arguments of `imgbuild build`."""
         return " ".join(self.cells)
-
-
-def environment(cell: Cell) -> str:
-    """Names what a cell shares its largest layers with: framework, version, CUDA, Python and base."""
-    framework = cell.framework
-    return f"{framework.name}-{framework.version}-{cell.cuda}-py{cell.python}-{cell.base.name}"
 
 
 def digest_of(cells: Iterable[str]) -> str:
@@ -93,7 +88,7 @@ def make_jobs(cells: Sequence[Cell], *, max_jobs: int | None, disk_gb: float) ->
             id=job_id,
             name=run[0].id if len(run) == 1 else f"{run[0].id} and {len(run) - 1} more",
             cells=tuple(cell.id for cell in run),
-            environment=environment(run[0]),
+            environment=environment_name(run[0]),
             disk_mb=_disk_mb(run),
         )
         for job_id, run in zip(ids, runs, strict=True)
@@ -109,7 +104,7 @@ def _disk_mb(run: Iterable[Cell]) -> int:
     environments: dict[str, int] = {}
     own = 0
     for cell in run:
-        environments[environment(cell)] = environment_mb(cell)
+        environments[environment_name(cell)] = environment_mb(cell)
         own += cell_mb(cell)
     return own + sum(environments.values())
 
@@ -157,7 +152,7 @@ def _runs(ordered: Sequence[Cell], bound_mb: int) -> Iterator[list[Cell]]:
     run: list[Cell] = []
     filled, length, last = 0, 0, ""
     for cell in ordered:
-        where = environment(cell)
+        where = environment_name(cell)
         shared, own, text = environment_mb(cell), cell_mb(cell), len(cell.id) + 1
         added = own + (0 if where == last else shared)
         if run and (filled + added > bound_mb or length + text > CELLS_TEXT):
@@ -212,7 +207,7 @@ def sharded(cells: Iterable[Cell], shard: Shard) -> tuple[Cell, ...]:
     home: dict[str, bool] = {}
     found = []
     for cell in cells:
-        where = environment(cell)
+        where = environment_name(cell)
         if where not in home:
             home[where] = _home(where, shard.count) == shard.number
         if home[where]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import ipaddress
 import json
 import re
@@ -37,6 +38,7 @@ _LARGEST = 4 << 20
 
 _PATIENCE = 60.0
 _HUB = "registry-1.docker.io"
+_HUB_NAMES = frozenset({"", "docker.io", "index.docker.io", _HUB})
 _PARAMETER = re.compile(r'([a-z]+)="([^"]*)"')
 
 
@@ -77,13 +79,13 @@ class Manifests:
 
     @property
     def _host(self) -> str:
-        return Reference.parse(self.repository).host or _HUB
+        host = Reference.parse(self.repository).host
+        return _HUB if host in _HUB_NAMES else host
 
     @property
     def _path(self) -> str:
-        host = Reference.parse(self.repository).host
-        path = self.repository.removeprefix(f"{host}/") if host else self.repository
-        return path if host or "/" in path else f"library/{path}"
+        path = self.repository.removeprefix(f"{Reference.parse(self.repository).host}/")
+        return f"library/{path}" if self._host == _HUB and "/" not in path else path
 
     def _call(self, method: str, reference: str, *, headers: Mapping[str, str], body: bytes | None = None) -> _Answer:
         url = f"{_scheme(self._host)}://{self._host}/v2/{self._path}/manifests/{reference}"
@@ -108,14 +110,12 @@ class Manifests:
 
     def _authorized(self, challenge: str) -> str:
         """What answers a challenge: a header's value; empty when there is no login and none is needed."""
-        host = Reference.parse(self.repository).host
-        login = self.logins.credentials(host or DOCKER_HUB)
+        login = self.logins.credentials(DOCKER_HUB if self._host == _HUB else self._host)
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             return _basic(login) if login else ""
         given = dict(_PARAMETER.findall(rest))
-        realm = urllib.parse.urlsplit(given.get("realm", ""))
-        if scheme.lower() != "bearer" or realm.scheme not in ("https", _scheme(realm.netloc)):
+        if scheme.lower() != "bearer" or not _takes_logins(given.get("realm", "")):
             raise RegistryError(f"{self._host} asks for a login in a way that imgbuild does not take: {challenge!r}")
         query = {name: given[name] for name in ("service", "scope") if name in given}
         if login and not login.username:
@@ -150,7 +150,7 @@ class Manifests:
         except urllib.error.HTTPError as error:
             with error:
                 return _Answer(status=error.code, headers=_canonical(error.headers.items()), body=error.read(_LARGEST))
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise RegistryUnreachable(f"{self._host} is unreachable: {reason}", cause=str(reason)) from None
 
@@ -162,6 +162,16 @@ def _canonical(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _basic(login: Credentials) -> str:
     return "Basic " + base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
+
+
+def _takes_logins(url: str) -> bool:
+    """Whether a login may be sent there: over TLS, or to this machine itself."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname or "", parts.port  # which is looked at when it is asked for
+    except ValueError:
+        return False
+    return "@" not in parts.netloc and bool(host) and parts.scheme in ("https", _scheme(host))
 
 
 def _scheme(host: str) -> str:

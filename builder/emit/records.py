@@ -5,6 +5,8 @@ A record is a JSON file named after its job:
     {"schema": "imgbuild.job/1", "job": ID, "pushed": true,
      "cells": [{"cell", "status", "exit_code", "candidate", "digest", "references"}]}
 
+It has no cells until they are done.
+
 A gate takes silence for failure: a job without a record, a record without a cell, or a cell without a digest does not
 pass, whatever the system says of the job.
 """
@@ -21,6 +23,9 @@ from builder.engine import fields
 from builder.errors import CheckFailed, CheckIncomplete, ConfigError
 
 SCHEMA = "imgbuild.job/1"
+RECORDS = "imgbuild-records"
+"""The directory in which the jobs of all systems leave their records."""
+
 GOOD = frozenset({"verified", "unchanged"})
 """What a cell's status may be: its image passed the check, in this run or before."""
 
@@ -108,16 +113,12 @@ def parse_report(text: str, where: str) -> tuple[CellRecord, ...]:
 
 
 def parse_jobs(text: str, where: str) -> tuple[str, ...]:
-    """The ids of the jobs of a plan: separated by spaces, or the outputs of `--format github`.
+    """The ids of the jobs of a plan, separated by spaces.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: one is no id, or is there twice.
     """
     ids = text.split()
-    outputs = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
-    if "groups" in outputs:
-        groups = _rows(outputs["groups"], where)
-        ids = [fields.text(row.get("id")) for group in groups for row in _rows(fields.text(group.get("matrix")), where)]
     for name in ids:
         if not _ID.fullmatch(name):
             raise ConfigError(f"{name[:40]!r} is no id of a job", where=where)
@@ -126,17 +127,46 @@ def parse_jobs(text: str, where: str) -> tuple[str, ...]:
     return tuple(ids)
 
 
+def parse_plan(text: str, where: str) -> tuple[str, ...]:
+    """The ids of the jobs in the outputs of `--format github`.
+
+    Raises:
+        ConfigError: it is something else, or a part of it: an empty file is no plan without jobs.
+    """
+    outputs = dict(line.partition("=")[::2] for line in text.splitlines())
+    groups = _rows(outputs.get("groups", "{}"), where)
+    rows = [row for group in groups for row in _rows(fields.text(group.get("matrix")), where)]
+    if outputs.get("has_jobs") != ("true" if rows else "false"):
+        raise ConfigError("its `has_jobs` and its `groups` contradict each other", where=where)
+    return parse_jobs(" ".join(fields.text(row.get("id")) or "?" for row in rows), where)
+
+
+def refuse_other_cells(job: str, cells: Iterable[str]) -> None:
+    """Looks, before hours of building, whether a job's id is the one of these cells.
+
+    Raises:
+        ConfigError: it is not, so that no gate would take its record.
+    """
+    if not _ID.fullmatch(job) or not digest_of(cells).startswith(job):
+        raise ConfigError(
+            f"{job[:40]!r} is not the id of a job with these cells",
+            where="--job",
+            hint="take both from one job of `imgbuild matrix --format FORMAT`, and the same matrix for both",
+        )
+
+
 def judge(jobs: Sequence[str], records: Iterable[Record]) -> tuple[CellRecord, ...]:
     """The cells of a plan, when every one of them has succeeded.
 
     Args:
         jobs: ids of the jobs that were planned.
-        records: what the jobs left behind.
+        records: what the jobs left behind. Those of other jobs say nothing: an earlier attempt of the same run, with
+            another plan, may have left them.
 
     Raises:
         CheckFailed: a cell did not pass.
-        CheckIncomplete: a job has no record or several, a record does not hold the cells that its id stands for or is
-            of no planned job, or an image that was to be pushed has no digest.
+        CheckIncomplete: a job has no record or several, a record does not hold the cells that its id stands for, or an
+            image that was to be pushed has no digest.
     """
     known: dict[str, Record] = {}
     doubts: list[str] = []
@@ -145,7 +175,6 @@ def judge(jobs: Sequence[str], records: Iterable[Record]) -> tuple[CellRecord, .
             doubts.append(f"job {record.job} has two records")
         known[record.job] = record
     doubts += [f"job {job} left no record" for job in jobs if job not in known]
-    doubts += [f"job {job or '(none)'} was not planned" for job in known if job not in set(jobs)]
     planned = [known[job] for job in jobs if job in known]
     doubts += [doubt for record in planned for doubt in _doubts(record)]
     failed = [cell for record in planned for cell in record.cells if not cell.good]
@@ -158,7 +187,9 @@ def judge(jobs: Sequence[str], records: Iterable[Record]) -> tuple[CellRecord, .
 
 
 def _doubts(record: Record) -> Iterator[str]:
-    if not digest_of(cell.cell for cell in record.cells).startswith(record.job):
+    if not record.cells:
+        yield f"job {record.job} was stopped before its cells were done"
+    elif not digest_of(cell.cell for cell in record.cells).startswith(record.job):
         yield f"the record of job {record.job} is not about the cells that were planned for it"
     for cell in record.cells:
         if record.pushed and cell.good and not _DIGEST.fullmatch(cell.digest):
@@ -174,4 +205,7 @@ def _document(text: str, where: str) -> Mapping[str, object]:
 
 
 def _rows(text: str, where: str) -> list[Mapping[str, object]]:
-    return [fields.mapping(row) for row in fields.sequence(_document(text, where).get("include"))]
+    rows = _document(text, where).get("include")
+    if not isinstance(rows, list):
+        raise ConfigError("is not what `imgbuild matrix --format github` writes", where=where)
+    return [fields.mapping(row) for row in rows]

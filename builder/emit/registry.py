@@ -5,23 +5,23 @@ Pulling and pushing are the docker command's; which digest a name has is asked o
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from builder.emit.manifests import Manifests
 from builder.emit.records import CellRecord
-from builder.engine import fields
 from builder.engine.auth import DockerLogins
 from builder.engine.connection import Engine
-from builder.engine.errors import RegistryError, RegistryUnreachable
+from builder.engine.errors import NotInRegistry, RegistryError
 from builder.engine.images import inspect, registry_digest
 from builder.errors import ConfigError
-from builder.matrix.forms import CANDIDATE_PREFIX, VERIFIED_SUFFIX
+from builder.matrix.forms import VERIFIED_SUFFIX
+
+AT_ONCE = 8
+"""Requests to a registry at once."""
 
 _PATIENCE = 3600.0
 """Seconds for one pull or push of an image."""
@@ -30,41 +30,27 @@ _PATIENCE = 3600.0
 def held_digest(engine: Engine, reference: str) -> str | None:
     """The digest that the registry has under a name; None when it has none, or does not let us see one.
 
+    A login that is missing will show itself when something is pushed.
+
     Raises:
-        RegistryUnreachable: no registry answered.
+        RegistryError: the registry failed, or none answered.
     """
     try:
         return registry_digest(engine, reference, DockerLogins())
-    except RegistryUnreachable:
-        raise
-    except RegistryError:
-        # Registries answer "denied" for a repository that does not exist yet; a login that is missing will show itself
-        # when something is pushed.
+    except NotInRegistry:
         return None
 
 
-def fetch(engine: Engine, plan: str) -> None:
-    """Pulls the candidates that the registry holds for what a plan would build.
+def fetch(engine: Engine, candidates: Iterable[str]) -> Iterator[str]:
+    """Pulls those candidates that their registry holds, and names them.
 
     An image that passed before is then found by its key and only checked again, and what is promoted stays the very
     digest that is there.
-
-    Args:
-        engine: pulls.
-        plan: what `imgbuild build --dry-run --format json` printed.
     """
-    try:
-        document = fields.mapping(json.loads(plan))
-    except ValueError as error:
-        raise ConfigError(f"the plan is not JSON: {error}", where="imgbuild build --dry-run") from None
-    for action in map(fields.mapping, fields.sequence(document.get("actions"))):
-        key, tags = fields.text(action.get("key")), fields.texts(action.get("tags"))
-        if not key or not tags or action.get("image_id"):
-            continue
-        candidate = f"{_repository(tags[0])}:{CANDIDATE_PREFIX}{key}"
+    for candidate in candidates:
         if held_digest(engine, candidate):
             _docker("pull", "--quiet", candidate)
-            click.echo(f"pulled {candidate}")
+            yield candidate
 
 
 def push(engine: Engine, cell: CellRecord) -> CellRecord:
@@ -74,20 +60,24 @@ def push(engine: Engine, cell: CellRecord) -> CellRecord:
         RegistryError: the registry refused, or holds another image under this name, which is never replaced.
     """
     held = held_digest(engine, cell.candidate)
-    if held is not None:
-        image = inspect(engine, cell.candidate)
-        if image is None or f"{_repository(cell.candidate)}@{held}" not in image.digests:
-            raise RegistryError(
-                f"the registry holds another image as {cell.candidate}: {held}",
-                hint="another run pushed it meanwhile; run this job again, and it will take and check that one",
-            )
-        return replace(cell, digest=held)
-    _docker("push", "--quiet", cell.candidate)
-    digest = registry_digest(engine, cell.candidate, DockerLogins())
-    image = inspect(engine, cell.candidate)
-    if image is None or f"{_repository(cell.candidate)}@{digest}" not in image.digests:
-        raise RegistryError(f"{cell.candidate} does not read back as what was pushed: {digest}")
-    return replace(cell, digest=digest)
+    if held is None:
+        _docker("push", "--quiet", cell.candidate)
+        digest = registry_digest(engine, cell.candidate, DockerLogins())
+        if not _is(engine, cell.candidate, digest):
+            raise RegistryError(f"{cell.candidate} does not read back as what was pushed: {digest}")
+        return replace(cell, digest=digest)
+    if not _is(engine, cell.candidate, held):
+        raise RegistryError(
+            f"the registry holds another image as {cell.candidate}: {held}",
+            hint="another run pushed it meanwhile; run this job again, and it will take and check that one",
+        )
+    return replace(cell, digest=held)
+
+
+def _is(engine: Engine, reference: str, digest: str) -> bool:
+    """Whether the engine's image was pushed or pulled as this digest, in whatever way the engine writes its name."""
+    image = inspect(engine, reference)
+    return image is not None and any(name.endswith(f"@{digest}") for name in image.digests)
 
 
 def promote(engine: Engine, cells: Iterable[CellRecord], *, ca_bundle: Path | None = None) -> Iterator[str]:
@@ -98,18 +88,17 @@ def promote(engine: Engine, cells: Iterable[CellRecord], *, ca_bundle: Path | No
             read back as its digest.
     """
     cells = tuple(cells)
-    for cell in cells:
-        now = held_digest(engine, cell.candidate)
-        if now != cell.digest:
-            raise RegistryError(
-                f"{cell.candidate} is {now or 'not in the registry'}, and {cell.digest} passed the check",
-                hint="nothing was promoted; run the jobs again",
-            )
-    for verified in (False, True):
-        for cell in cells:
-            for reference in cell.references:
-                if reference.endswith(VERIFIED_SUFFIX) is verified:
-                    yield _name(engine, reference, cell, ca_bundle)
+    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="registry") as pool:
+        held = pool.map(lambda cell: held_digest(engine, cell.candidate), cells)
+        for cell, now in zip(cells, held, strict=True):
+            if now != cell.digest:
+                raise RegistryError(
+                    f"{cell.candidate} is {now or 'not in the registry'}, and {cell.digest} passed the check",
+                    hint="nothing was promoted; run the jobs again",
+                )
+        for verified in (False, True):
+            names = [(name, cell) for cell in cells for name in cell.references if _verified(name) is verified]
+            yield from pool.map(lambda pair: _name(engine, pair[0], pair[1], ca_bundle), names)
 
 
 def _name(engine: Engine, reference: str, cell: CellRecord, ca_bundle: Path | None) -> str:
@@ -124,6 +113,10 @@ def _name(engine: Engine, reference: str, cell: CellRecord, ca_bundle: Path | No
     if after != cell.digest:
         raise RegistryError(f"{reference} reads back as {after}, and not as {cell.digest}, which passed the check")
     return f"moved     {reference} {cell.digest}"
+
+
+def _verified(reference: str) -> bool:
+    return reference.endswith(VERIFIED_SUFFIX)
 
 
 def _repository(reference: str) -> str:

@@ -12,6 +12,7 @@ Every class has one exit code:
     ├── ContainerError     10   a container could not be created, started, read or removed
     ├── DiskFull           12   the engine's disk, or this machine's, is full
     ├── RegistryError      15   a registry refused
+    │   ├── NotInRegistry         it has no such image, or does not let us see it
     │   └── RegistryUnreachable   no registry answered
     ├── ImageMissing       18   an image that must exist on the engine does not
     ├── BuildCancelled    130   the caller cancelled a build
@@ -129,6 +130,10 @@ class RegistryError(EngineError):
     """A registry refused or is unreachable."""
 
     exit_code = 15
+
+
+class NotInRegistry(RegistryError):
+    """A registry has no such image, or does not let us see it: many say the same of both."""
 
 
 class RegistryUnreachable(RegistryError):

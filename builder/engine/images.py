@@ -14,12 +14,22 @@ from pathlib import Path
 from builder.engine import fields
 from builder.engine.auth import DOCKER_HUB, CredentialSource
 from builder.engine.connection import Engine, refusal
-from builder.engine.errors import EngineError, EngineRefused, ImageMissing, RegistryError, RegistryUnreachable
+from builder.engine.errors import (
+    EngineError,
+    EngineRefused,
+    ImageMissing,
+    NotInRegistry,
+    RegistryError,
+    RegistryUnreachable,
+)
 from builder.engine.reference import Reference
 
 _CHUNK = 1 << 20
 _NEVER = datetime.fromtimestamp(0, tz=timezone.utc)
 # As words of their own: a repository may be called team/geofence, and stands in most messages.
+_ABSENT = ("manifest unknown", "name unknown", "not found")
+"""What registries say of an image or a repository that they have not."""
+
 _UNREACHABLE = re.compile(
     r"(?<![\w/.-])(?:no such host|connection refused|timeout|deadline exceeded|temporary failure"
     r"|network is unreachable|no route to host|connection reset|eof|server misbehaving)(?![\w/-])"
@@ -219,7 +229,8 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
 
     Raises:
         RegistryUnreachable: no registry answered.
-        RegistryError: the registry refused, or has no such image; the message tells which.
+        NotInRegistry: the registry has no such image, or refuses to say.
+        RegistryError: the registry failed.
     """
     name = Reference.parse(reference)
     host = name.host or "the default registry"
@@ -247,12 +258,12 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
                 hint="check the engine's network and proxy, or use a base that is made without a registry",
             ) from refused
         if refused.status in (401, 403) or "unauthorized" in said or "denied" in said:
-            raise RegistryError(
+            raise NotInRegistry(
                 f"{host} refuses {reference}, or has no such image: {refused.message}",
                 hint=f"docker login {name.host}".strip(),
             ) from refused
-        if refused.status == 404 or "manifest unknown" in said or "not found" in said:
-            raise RegistryError(f"{host} has no {reference}: {refused.message}") from refused
+        if refused.status == 404 or any(sign in said for sign in _ABSENT):
+            raise NotInRegistry(f"{host} has no {reference}: {refused.message}") from refused
         raise RegistryError(f"{host} failed: {refused.message}") from refused
     digest = fields.text(fields.mapping(fields.mapping(answer).get("Descriptor")).get("digest"))
     if not digest.startswith("sha256:"):

@@ -6,11 +6,13 @@ pick the values up and to look that every name is defined.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from builder.matrix.fields import MATRIX
-from builder.matrix.model import Base, Bootstrap, Extra
+from builder.matrix.model import Base, Bootstrap, Channel, Extra, label_of
 from builder.source import Node, Position, nearest, quote
 
 
@@ -139,6 +141,10 @@ def declare(root: Node) -> Declarations:
     frameworks = {key.text: _framework(key.text, value, channels) for key, value in top["frameworks"].items()}
     defaults = top["defaults"].mapping()
     default_base = _defined(defaults["base"], bases, "bases")
+    _refuse_two_spellings(
+        [*top["axes"].mapping()["framework"].sequence()]
+        + [node.mapping()["framework"] for node in _list(top, "include")]
+    )
     return Declarations(
         version=top["version"].integer(),
         repository=top["repository"].string(),
@@ -193,6 +199,19 @@ def _requirement(node: Node, frameworks: Mapping[str, FrameworkRule]) -> Placed:
     return _placed(node)
 
 
+def _refuse_two_spellings(requirements: Iterable[Node]) -> None:
+    """Refuses one release under two names, such as 2.13 and 2.13.0: they would be two images of the same."""
+    spelled: dict[tuple[str, Version], Node] = {}
+    for node in requirements:
+        name, _, version = node.string().partition("==")
+        first = spelled.setdefault((name, Version(version)), node)
+        if first.text != node.text:
+            raise node.error(
+                f"{quote(node.text)} is the release that {first.position} calls {quote(first.text)}",
+                hint="write it in one way, as its maker does",
+            )
+
+
 def _extras(node: Node, extras: Mapping[str, Extra]) -> tuple[str, ...]:
     chosen = {_defined(item, extras, "extras").text for item in node.sequence()}
     return tuple(name for name in extras if name in chosen)
@@ -224,9 +243,21 @@ def _framework(name: str, node: Node, channels: Mapping[str, str]) -> FrameworkR
         image=fields["image"].string(),
         template=fields["template"].string(),
         constraints=_text(fields, "constraints"),
-        channels={key.text: _defined(value, channels, "channels").text for key, value in _items(fields, "channels")},
+        channels={key.text: _channel(key, value, channels) for key, value in _items(fields, "channels")},
         facts=_placed(fields["facts"]) if "facts" in fields else None,
     )
+
+
+def _channel(cuda: Node, node: Node, channels: Mapping[str, str]) -> str:
+    name = _defined(node, channels, "channels").text
+    label, wanted = Channel(name=name, url=channels[name]).label, label_of(cuda.text)
+    if label not in (None, wanted):
+        fitting = [each for each, url in channels.items() if Channel(name=each, url=url).label == wanted]
+        raise node.error(
+            f"{quote(name)} is PyTorch's index `{label}`, and {quote(cuda.text)} needs `{wanted}`",
+            hint=f"did you mean {quote(fitting[0])}?" if fitting else "define a channel for it under `channels`",
+        )
+    return name
 
 
 def _extra(name: str, node: Node) -> Extra:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from builder.compat.model import Combination
+from builder.compat.model import Combination, Finding
 from builder.errors import ConfigError
 from builder.matrix.cells import declared_twice, framework_of, python_missing, verify_of
 from builder.matrix.declare import Candidate, Declarations, Placed, declare
 from builder.matrix.forms import REPOSITORY
-from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, refusal, tables
+from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, project_hint, refusal, tables
 from builder.matrix.model import (
     CPU,
     Axes,
@@ -242,16 +242,26 @@ class _Expansion:
         every = [*ids, *(cell.id for cell in self._excluded)]
         yield from self._exclusions.useless(every, axis_values(declarations))
         yield from self._overrides.useless(ids)
-        for value in axes.cuda:
-            if value.text != CPU:
-                yield from self._never_was(value, Combination(package="cuda", cuda=value.text))
-        for value in axes.python:
-            yield from self._never_was(value, Combination(package="cuda", python=value.text))
+        alone = [(value, self._release(value.text)) for value in axes.framework]
+        alone += [(value, Combination(package="cuda", cuda=value.text)) for value in axes.cuda if value.text != CPU]
+        alone += [(value, Combination(package="cuda", python=value.text)) for value in axes.python]
+        yield from self._never_was(alone)
         if not self._cells:
             yield f"{axes.position}: the matrix has no cells"
 
-    def _never_was(self, value: Placed, alone: Combination) -> Iterator[str]:
+    def _release(self, requirement: str) -> Combination | None:
+        name, _, version = requirement.partition("==")
+        return self._asking.release(self._facts[name], version)
+
+    def _never_was(self, alone: Iterable[tuple[Placed, Combination | None]]) -> Iterator[str]:
         """A number that never was a release is a mistake in the file, not a corner of the product."""
-        finding = self._judge.examine(alone)
-        for reason in (*finding.forbidden, *finding.unknown)[:1]:
-            yield f"{value.position}: {reason.message}"
+        said = set[str]()
+        for value, combination in alone:
+            finding = self._judge.examine(combination) if combination is not None else Finding()
+            unknown = () if self._assume_new else finding.unknown
+            for reason in (*finding.forbidden, *unknown)[:1]:
+                # Of a project that there are no facts about, the same is said of every version.
+                if reason.message not in said:
+                    said.add(reason.message)
+                    hint = project_hint(combination, self._judge) if combination is not None else ""
+                    yield f"{value.position}: {reason.message}" + (f"; {hint}" if hint else "")

@@ -75,6 +75,27 @@ def _explain_image(text: str) -> str:
     return "for example `debian:bookworm-slim`"
 
 
+def _explain_cuda(text: str) -> str:
+    return _misread(text, "cuda") or "for example `cpu` or `13.0`"
+
+
+def _explain_python(text: str) -> str:
+    if re.fullmatch(r"3\.[0-9]+t", text):
+        return f"free-threaded builds cannot be named here; for example `{text[:-1]}`"
+    return _misread(text, "python") or "for example `3.11`"
+
+
+def _misread(text: str, what: str) -> str:
+    """What `imgbuild explain` says of the same text; empty when that takes it."""
+    from builder.compat import ask
+
+    try:
+        (ask.cuda_version if what == "cuda" else ask.python_version)(text)
+    except ask.Misread as error:
+        return error.hint
+    return ""
+
+
 NAME: Final = Text(noun="a lower-case name", pattern=_NAME, example="torch", limit=40)
 REPOSITORY: Final = Text(noun="an image repository in lower case", pattern=_REPOSITORY, example="imgbuild", limit=200)
 IMAGE: Final = Text(
@@ -104,9 +125,14 @@ CUDA: Final = Text(
     noun="`cpu` or a CUDA version",
     pattern=r"cpu|[1-9][0-9]?\.(?:0|[1-9][0-9]?)",
     example="13.0",
-    explain=lambda _: "for example `cpu` or `13.0`",
+    explain=_explain_cuda,
 )
-PYTHON: Final = Text(noun="a Python version of the form 3.N", pattern=r"3\.(?:0|[1-9][0-9]?)", example="3.11")
+PYTHON: Final = Text(
+    noun="a Python version of the form 3.N",
+    pattern=r"3\.(?:0|[1-9][0-9]?)",
+    example="3.11",
+    explain=_explain_python,
+)
 TEMPLATE: Final = Text(
     noun="a relative path inside `dockerfiles/`",
     pattern=_path(),

@@ -26,7 +26,6 @@ from builder.source import quote
 if TYPE_CHECKING:
     from builder.compat.model import Facts
 
-PYTORCH_INDEX: Final = "https://download.pytorch.org/whl"
 NEAREST: Final = 3
 """How many combinations that work are offered in place of one that does not."""
 
@@ -156,6 +155,10 @@ class Asking:
             system=system,
         )
 
+    def release(self, facts: str, version: str) -> Combination | None:
+        """What is asked about a framework's release by itself; None when there are no facts about it."""
+        return None if facts == NO_FACTS else Combination(package=str(canonicalize_name(facts)), version=version)
+
     def _system_of(self, base: Base) -> str | None:
         words = [base.bootstrap.suite] if base.bootstrap is not None else []
         words += _system_words(base.image)
@@ -175,7 +178,7 @@ class Asking:
 def _channel(framework: Framework) -> str | None:
     if framework.channel is None:
         return "pypi"
-    return "pytorch" if f"{framework.channel.url}/".startswith(f"{PYTORCH_INDEX}/") else None
+    return "pytorch" if framework.channel.of_pytorch else None
 
 
 def _cuda_image(base: Base) -> str | None:
@@ -218,6 +221,8 @@ def refusal(cells: Judged | Sequence[Judged], judge: Judge, *, where: str = "", 
     hints += [f"also: {reason.message} (rule {reason.rule}, from {reason.source})" for reason in first.reasons[1:]]
     if close := nearest_in_words(first.combination, judge):
         hints.append(f"nearest that works: {close}")
+    if hint := project_hint(first.combination, judge):
+        hints.append(hint)
     if unknown:
         hints.append("`--assume-new` lets it build all the same")
     error = errors.NotKnown if unknown else errors.Impossible
@@ -268,3 +273,10 @@ def facts_of(rule: FrameworkRule, judge: Judge) -> str:
         where=str(rule.facts.position),
         hint=f"{hint} Or write `{NO_FACTS}`" if hint else f"write `{NO_FACTS}` when there are none",
     )
+
+
+def project_hint(combination: Combination, judge: Judge) -> str:
+    """How to mend that there are no facts about the framework; empty when there are."""
+    if combination.version is None or combination.package in judge.projects():
+        return ""
+    return f"set `facts` of this framework to the project that it is, or to `{NO_FACTS}`"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from builder.compat.model import Combination, Reason
 from builder.source import Position
 
 CPU = "cpu"
+PYTORCH_INDEX: Final = "https://download.pytorch.org/whl"
 
 
 @functools.total_ordering
@@ -36,6 +39,22 @@ class Channel:
 
     name: str
     url: str
+
+    @property
+    def of_pytorch(self) -> bool:
+        """Whether it is PyTorch's own."""
+        return f"{self.url}/".startswith(f"{PYTORCH_INDEX}/")
+
+    @property
+    def label(self) -> str | None:
+        """Which builds one of PyTorch's own holds, as its last component says: "cpu", "cu126"; None for any."""
+        last = self.url.rstrip("/").rpartition("/")[2] if self.of_pytorch else ""
+        return last if re.fullmatch(r"cpu|cu[0-9]{2,4}", last) else None
+
+
+def label_of(cuda: str) -> str:
+    """The label at which PyTorch's indexes hold the builds for a CUDA version: "cu126" for "12.6"."""
+    return cuda if cuda == CPU else f"cu{cuda.replace('.', '')}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

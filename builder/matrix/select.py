@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from builder.errors import ConfigError
@@ -30,8 +30,29 @@ class _Term:
     glob: str
     match: Match
 
+    @property
+    def is_id(self) -> bool:
+        """Whether it is one cell's id, and no glob."""
+        return self.axis == _ID and not any(sign in self.glob for sign in "*?[")
+
     def matches(self, cell: _Any) -> bool:
         return any(self.match(value) for value in _values(cell, self.axis))
+
+
+class _Alternatives:
+    """Terms of which any may match. A CI job names its cells one by one: ids are looked up, not compared."""
+
+    def __init__(self, terms: Iterable[_Term]) -> None:
+        self._ids: set[str] = set()
+        self._globs: list[_Term] = []
+        for term in terms:
+            if term.is_id:
+                self._ids.add(term.glob)
+            else:
+                self._globs.append(term)
+
+    def match(self, cell: _Any) -> bool:
+        return cell.id in self._ids or any(term.matches(cell) for term in self._globs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,18 +69,17 @@ class _Choice:
 
     def __init__(self, patterns: Sequence[str], only: Sequence[str], skip: Sequence[str]) -> None:
         self.patterns = tuple(_Term(text=text, axis=_ID, glob=text, match=compiled(text)) for text in patterns)
-        self.only = tuple(_term(text, "only") for text in only)
-        self.skip = tuple(_term(text, "skip") for text in skip)
+        self.only = tuple(_term(text, "--only") for text in only)
+        self.skip = tuple(_term(text, "--skip") for text in skip)
         by_axis: dict[str, list[_Term]] = {}
         for term in self.only:
             by_axis.setdefault(term.axis, []).append(term)
-        # Alternatives, all of which must be met.
-        self._demands = [list(self.patterns), *by_axis.values()] if self.patterns else list(by_axis.values())
+        demands = [self.patterns, *by_axis.values()] if self.patterns else list(by_axis.values())
+        self._demands = [_Alternatives(terms) for terms in demands]
+        self._refused = _Alternatives(self.skip)
 
     def matches(self, cell: _Any) -> bool:
-        return all(any(term.matches(cell) for term in terms) for terms in self._demands) and not any(
-            term.matches(cell) for term in self.skip
-        )
+        return all(terms.match(cell) for terms in self._demands) and not self._refused.match(cell)
 
 
 def select(
@@ -87,8 +107,8 @@ def select(
         ConfigError: a term is empty, or names no axis.
     """
     choice = _Choice(patterns, only, skip)
-    warnings = [_pattern_warning(matrix, term) for term in choice.patterns]
-    warnings += [_term_warning(matrix, term) for term in (*choice.only, *choice.skip)]
+    ids = {cell.id for cell in matrix.cells}
+    warnings = [_warning(matrix, term, ids) for term in (*choice.patterns, *choice.only, *choice.skip)]
     return Selection(
         cells=tuple(cell for cell in matrix.cells if choice.matches(cell)),
         warnings=tuple(warning for warning in warnings if warning),
@@ -170,28 +190,30 @@ def _values(cell: _Any, axis: str) -> tuple[str, ...]:
     return values
 
 
-def _pattern_warning(matrix: Matrix, term: _Term) -> str:
-    if any(term.matches(cell) for cell in matrix.cells):
+def _warning(matrix: Matrix, term: _Term, ids: set[str]) -> str:
+    """What is said of a term that matches no cell; empty for one that does."""
+    if term.glob in ids if term.is_id else any(term.matches(cell) for cell in matrix.cells):
         return ""
+    found: dict[str, str] = {}
     for excluded in matrix.excluded:
         if term.matches(excluded):
-            return (
-                f"{quote(term.glob)} matches only excluded cells: "
-                f"{excluded.id} is excluded at {excluded.by}: {excluded.reason}"
-            )
+            found["excluded"] = f"{excluded.id} is excluded at {excluded.by}: {excluded.reason}"
+            break
     for kind, cells in (("impossible", matrix.impossible), ("unknown", matrix.unknown)):
         for cell in cells:
             if term.matches(cell):
-                return f"{quote(term.glob)} matches only {kind} cells: {cell.id}: {cell.reasons[0].message}"
-    hint = nearest_id(term.glob, [cell.id for cell in matrix.cells])
-    return f"{quote(term.glob)} matches no cell" + (f"; {hint}" if hint else "")
-
-
-def _term_warning(matrix: Matrix, term: _Term) -> str:
-    if term.axis == _ID:
-        return _pattern_warning(matrix, term)
-    if any(term.matches(cell) for cell in matrix.cells):
-        return ""
-    values = {value for cell in matrix.cells for value in _values(cell, term.axis)}
-    hint = nearest(term.glob, values)
+                found[kind] = f"{cell.id}: {cell.reasons[0].message}"
+                break
+    if found:
+        return f"{quote(term.text)} matches only {' and '.join(found)} cells: {next(iter(found.values()))}"
+    hint = _hint(matrix, term)
     return f"{quote(term.text)} matches no cell" + (f"; {hint}" if hint else "")
+
+
+def _hint(matrix: Matrix, term: _Term) -> str:
+    if term.axis != _ID:
+        return nearest(term.glob, {value for cell in matrix.cells for value in _values(cell, term.axis)})
+    named = [cell.id for cell in matrix.cells if term.glob in cell.aliases or term.glob in cell.tags]
+    if named:
+        return f"it is a tag of {', '.join(quote(id) for id in named[:3])}{', …' if len(named) > 3 else ''}"
+    return nearest_id(term.glob, [cell.id for cell in matrix.cells])

@@ -16,7 +16,7 @@ import docker
 import pytest
 from command import Built, Ran
 
-from builder.lock import EnvironmentLock, LockedPackage, PythonClosure
+from builder.lock import EnvironmentLock, LockedPackage, PythonRequest
 from builder.lock.file import Locks, write_environment
 
 pytestmark = pytest.mark.engine
@@ -116,8 +116,8 @@ def original(prefix: str, tmp_path_factory: pytest.TempPathFactory) -> LockedPro
     (root / "matrix.yaml").write_text(MATRIX)
     (root / "dockerfiles/t.j2").write_text(TEMPLATE)
     package = LockedPackage(name="tiny-locked", version="1.0", file=WHEEL, sha256=make_wheel(root / "wheels" / WHEEL))
-    closure = PythonClosure(requirements=("tiny-locked==1.0",), after=(), deps=True, installs=("tiny-locked",))
-    lock = EnvironmentLock(name=ENVIRONMENT, constraints="", packages={"tiny-locked": package}, closures=(closure,))
+    installs = {PythonRequest(requirements=("tiny-locked==1.0",), after=()): ("tiny-locked",)}
+    lock = EnvironmentLock(name=ENVIRONMENT, constraints="", packages={"tiny-locked": package}, installs=installs)
     write_environment(Locks(root / "dockerfiles/locks"), lock)
     environment = {**os.environ, "IMGBUILD_FIND_LINKS": str(root / "wheels")}
     project = LockedProject(root=root, built=Built(repository=prefix, report={}, environment=environment))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import email.message
 import hashlib
+import io
 import json
+import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -135,7 +140,15 @@ def test_without_the_right_login_nothing_is_named(registry: Registry, login: Cre
 
 @pytest.mark.parametrize(
     "registry",
-    ["Digest realm=x", "", 'Bearer realm="http://elsewhere.example/token"', 'Bearer realm="file:///x"'],
+    [
+        "Digest realm=x",
+        "",
+        'Bearer realm="http://elsewhere.example/token"',
+        'Bearer realm="file:///x"',
+        'Bearer realm="http://127.0.0.1:80@elsewhere.example/token"',
+        'Bearer realm="https://[elsewhere"',
+        'Bearer realm="https://elsewhere.example:port/token"',
+    ],
     indirect=True,
 )
 def test_no_login_goes_where_it_does_not_belong(registry: Registry) -> None:
@@ -161,3 +174,51 @@ def test_a_registry_that_is_not_there(registry: Registry) -> None:
     registry.server_close()
     with pytest.raises(RegistryUnreachable, match="unreachable"):
         gone.name(DIGEST, "latest")
+
+
+def test_what_does_not_speak_http_is_no_registry() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(b"nonsense\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(RegistryUnreachable, match="nonsense"):
+            Manifests(repository=f"{address}/team/image", logins=Logins(None)).name(DIGEST, "latest")
+        thread.join()
+
+
+class HubLogins:
+    def credentials(self, host: str) -> Credentials | None:
+        assert host == "docker.io"
+        return None
+
+
+@pytest.mark.parametrize(
+    ("repository", "path"),
+    [
+        ("docker.io/team/image", "team/image"),
+        ("index.docker.io/team/image", "team/image"),
+        ("team/image", "team/image"),
+        ("image", "library/image"),
+        ("docker.io/image", "library/image"),
+    ],
+)
+def test_docker_hub_has_another_host_than_its_names(
+    repository: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(self: urllib.request.OpenerDirector, request: urllib.request.Request, **_: object) -> None:
+        asked.append(request.full_url)
+        raise urllib.error.HTTPError(request.full_url, 401, "", email.message.Message(), io.BytesIO())
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    with pytest.raises(RegistryError):
+        Manifests(repository=repository, logins=HubLogins()).name(DIGEST, "latest")
+    assert asked == [f"https://registry-1.docker.io/v2/{path}/manifests/{DIGEST}"]

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from builder.lock import BaseLock, DebianClosure, EnvironmentLock, LockedPackage, MadeBase, PythonClosure
+from builder.lock import BaseLock, DebianRequest, EnvironmentLock, LockedPackage, MadeBase, PythonRequest
 from builder.lock.file import LOCKS, Locks, constraints_sha256, environment_name, write_base, write_environment
-from builder.lock.requests import DebianRequest, PythonRequest
 from builder.matrix import Cell
 from builder.render import Renderer
 
@@ -32,21 +31,12 @@ def fake_package(requirement: str) -> LockedPackage:
 def fake_environment(name: str, requests: Sequence[PythonRequest], constraints: str = "") -> EnvironmentLock:
     """Every request installs what it names, and nothing else."""
     packages = {}
-    closures = []
+    installs = {}
     for request in requests:
         found = [fake_package(requirement) for requirement in request.requirements]
         packages.update((package.name, package) for package in found)
-        closures.append(
-            PythonClosure(
-                requirements=request.requirements,
-                after=request.after,
-                deps=request.deps,
-                installs=tuple(sorted(package.name for package in found)),
-            )
-        )
-    return EnvironmentLock(
-        name=name, constraints=constraints_sha256(constraints), packages=packages, closures=tuple(closures)
-    )
+        installs[request] = tuple(sorted(package.name for package in found))
+    return EnvironmentLock(name=name, constraints=constraints_sha256(constraints), packages=packages, installs=installs)
 
 
 def fake_base(cell: Cell, requests: Iterable[DebianRequest]) -> BaseLock:
@@ -58,14 +48,10 @@ def fake_base(cell: Cell, requests: Iterable[DebianRequest]) -> BaseLock:
         digest=None,
         why="a test",
         made=MadeBase(recipe="0" * 64, packages={"dpkg": "1.21"}),
-        closures=tuple(
-            DebianClosure(
-                packages=request.packages,
-                after=request.after,
-                installs=dict.fromkeys((*request.packages, f"lib{request.packages[0]}"), f"{VERSION}-1"),
-            )
+        installs={
+            request: dict.fromkeys((*request.packages, f"lib{request.packages[0]}"), f"{VERSION}-1")
             for request in requests
-        ),
+        },
     )
 
 

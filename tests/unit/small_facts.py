@@ -11,6 +11,7 @@ from builder.compat.model import (
     Adaptation,
     Build,
     Companion,
+    Compiler,
     Confidence,
     Extra,
     Facts,
@@ -370,4 +371,7 @@ SMALL = Facts(
     systems=SYSTEMS,
     pythons=PYTHONS,
     horovod=ADAPTATIONS,
+    compilers={
+        cxx: Compiler(cxx=cxx, gcc=gcc, origin=READ) for cxx, gcc in (("c++14", "5"), ("c++17", "8"), ("c++20", "10"))
+    },
 )

@@ -10,7 +10,7 @@ import pytest
 from builder.engine.bootstrap import BootstrapRecipe, PackageSet
 from builder.errors import NotLocked
 from builder.lock import BaseLock, MadeBase
-from builder.lock.base_locks import archive_moved, base_lock, locked_digest, locked_made, misfits
+from builder.lock.base_locks import archive_moved, base_lock, fit_engine, locked_digest, locked_made, misfits
 from builder.lock.file import Locks, write_base
 from builder.matrix import Base, Bootstrap
 
@@ -43,6 +43,13 @@ def test_a_lock_must_be_of_this_image(tmp_path: Path) -> None:
         base_lock(locks, replace(BASE, image="debian:12"))
     with pytest.raises(NotLocked, match=r"locks sha256:1+, and the base bookworm is sha256:2+"):
         base_lock(locks, replace(BASE, digest="sha256:" + "2" * 64))
+
+
+def test_an_engine_for_other_machines_is_refused() -> None:
+    fit_engine("amd64", "b.base.json")
+    with pytest.raises(NotLocked, match="is for amd64, and the engine builds for arm64") as caught:
+        fit_engine("arm64", "b.base.json")
+    assert caught.value.where == "b.base.json"
 
 
 def test_a_digest_that_was_never_found_out_is_not_invented() -> None:

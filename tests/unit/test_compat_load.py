@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from builder import compat
 from builder.compat import load
 from builder.compat.load import TABLES, facts_from, load_facts
 from builder.compat.model import Confidence
@@ -131,3 +134,17 @@ def test_a_wrong_form_names_file_and_path(tmp_path: Path, old: str, new: str, ex
 def test_what_is_no_table_at_all(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"^thing\.yaml:"):
         read(tmp_path, text)
+
+
+def test_everything_that_the_package_offers_is_there() -> None:
+    for name in compat.__all__:
+        assert getattr(compat, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'everything'"):
+        compat.everything  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_judging_does_not_load_what_explains() -> None:
+    code = "import sys; from builder.compat import examine, load_facts; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "builder.compat.judge" in loaded
+    assert not {"builder.compat.answer", "builder.compat.nearest", "builder.compat.ask"} & set(loaded)

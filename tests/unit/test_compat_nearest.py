@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from small_facts import SMALL
 
-from builder.compat import Combination, describe, examine, load_facts, nearest
+from builder.compat import Combination, describe, examine, load_facts
 from builder.compat.moves import MOVES
-from builder.compat.nearest import changed
+from builder.compat.nearest import changed, nearest
 
 
 def torch(version: str = "2.13.0", **others: object) -> Combination:
@@ -131,6 +131,25 @@ def test_one_answer_for_each_set_of_axes_that_has_to_move_and_none_that_moves_mo
             Combination(package="mxnet", version="1.9.1", companions=(("numpy", "2.0.0"),)),
             "mxnet==1.9.1 --with numpy==1.23.5",
         ),
+        # What has wheels for any Python, and works on some.
+        (
+            Combination(package="mxnet", version="1.9.1", python="3.12"),
+            "mxnet==1.9.1 --python 3.11",
+        ),
+        # What is compiled has no builds, and moves all the same; beside a framework, to what is known to build with it.
+        (Combination(package="horovod", version="0.29.0"), "horovod==0.28.1"),
+        (
+            Combination(package="horovod", version="0.29.0", cuda="12.8", python="3.12"),
+            "horovod==0.28.1 --cuda 12.8 --python 3.12",
+        ),
+        (
+            torch("2.13.0", cuda="12.8", companions=(("horovod", "0.29.0"),)),
+            "torch==2.13.0 --cuda 12.8 --with horovod==0.28.1",
+        ),
+        (
+            torch("2.13.0", companions=(("horovod", "0.27.0"),)),
+            "torch==2.13.0 --with horovod==0.28.1",
+        ),
         # A build for all of a major keeps the CUDA that is asked for, where that exists.
         (
             Combination(package="jax", version="0.8.0", cuda="12.4", python="3.9"),
@@ -158,12 +177,43 @@ def test_the_closest_comes_first(asked: Combination, first: str) -> None:
         torch("2.13.0", cuda="13.0", driver="390.157", gpus=("H100",)),
         Combination(package="nothing", version="1.0"),
         Combination(package="torch"),
-        torch("2.13.0", companions=(("horovod", "0.27.0"),)),
+        # No version of Horovod builds with any release that has wheels for this Python.
+        Combination(package="jax", version="0.8.0", companions=(("horovod", "0.28.1"),)),
     ],
     ids=lambda value: describe(value) if isinstance(value, Combination) else "",
 )
 def test_nothing_is_offered_when_nothing_works(asked: Combination) -> None:
     assert nearest(asked, SMALL) == ()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Combination(package="cuda", version="12.7", cuda="12.7", image="nvidia/cuda:12.7.0-devel-ubuntu22.04"),
+        Combination(package="cuda", cuda="12.7", image="nvidia/cuda:12.7.0-devel-ubuntu22.04"),
+        torch("2.13.0", cuda="12.7", image="nvidia/cuda:12.7.0-devel-ubuntu22.04"),
+        torch("2.13.0", cuda="12.4", image="nvidia/cuda:12.4.1-devel-ubuntu22.04"),
+        torch("2.13.0", cuda="11.8", image="nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04"),
+    ],
+    ids=describe,
+)
+def test_an_image_that_agrees_with_the_cuda_moves_with_it(asked: Combination) -> None:
+    facts = load_facts()
+    answers = nearest(asked, facts)
+    assert answers
+    for one in answers:
+        assert one.cuda not in (None, "cpu"), describe(one)
+        assert str(one.image).startswith(f"nvidia/cuda:{one.cuda}."), describe(one)
+
+
+def test_a_horovod_that_never_was_becomes_one_that_builds_on_the_python() -> None:
+    asked = torch("2.13.0", python="3.11", companions=(("horovod", "0.29.0"),))
+    assert nearest(asked, load_facts())[0] == dataclasses.replace(asked, companions=(("horovod", "0.28.1"),))
+
+
+def test_an_image_that_disagrees_with_the_cuda_stays() -> None:
+    asked = torch("2.13.0", cuda="12.4", image="nvidia/cuda:12.8.1-devel-ubuntu22.04")
+    assert nearest(asked, load_facts())[0] == dataclasses.replace(asked, cuda="12.6")
 
 
 def test_no_more_are_offered_than_asked_for() -> None:

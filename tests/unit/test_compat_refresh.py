@@ -211,6 +211,7 @@ def test_hand_written_fields_stay(index: FakeIndex) -> None:
         cxx="c++17",
         notes=["keep me"],
         builds=[{"cuda": "cpu", "channels": ["pypi"], "source": ["hand"], "confidence": "read"}],
+        absent=[{"cuda": "12.6", "source": ["absence"], "confidence": "read"}],
         companions=[by_hand],
     )
     index.add("thing", "1.0.0", "cp311-cp311-manylinux2014_x86_64")
@@ -219,6 +220,7 @@ def test_hand_written_fields_stay(index: FakeIndex) -> None:
     needs = {"1.0.1": Needs(plain={"numpy": "<3", "keras": "==3.1"}, extras={})}
     (row,) = merged(table, found, needs, PYTHONS)["rows"]  # type: ignore[misc]
     assert (row["cxx"], row["notes"], row["builds"]) == ("c++17", ["keep me"], table["rows"][0]["builds"])
+    assert row["absent"] == table["rows"][0]["absent"]
     assert by_hand in row["companions"]
     assert {
         "project": "keras",

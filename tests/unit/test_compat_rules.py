@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import pytest
 
 from builder.compat import RULES, Combination, Facts, examine, load_facts
-from builder.compat.model import Finding
+from builder.compat.model import Absent, Compiler, Confidence, Finding, Origin
 from builder.compat.rules import Severity
 
 from small_facts import SMALL  # isort: skip
 
+INFERRED = Confidence.INFERRED
 FORBIDDEN, UNKNOWN, WARNING = Severity.FORBIDDEN, Severity.UNKNOWN, Severity.WARNING
 
 
@@ -233,7 +234,7 @@ CASES = (
     Case(
         "horovod",
         UNKNOWN,
-        "no source says whether horovod 0.28.1 and torch 2.12.0 work",
+        "nobody is known to have tried whether horovod 0.28.1 and torch 2.12.0 work",
         torch("2.12.0", companions=beside(("horovod", "0.28.1"))),
         torch("2.12.0"),
     ),
@@ -654,7 +655,7 @@ def test_facts_are_forgotten_with_what_was_looked_up_in_them() -> None:
     import gc
     import weakref
 
-    from builder.compat import nearest
+    from builder.compat.nearest import nearest
     from builder.compat.rules.lookup import index_of
 
     fresh = dataclasses.replace(SMALL)
@@ -759,3 +760,88 @@ def test_reasons_of_the_shipped_tables_name_no_machine(facts: Facts) -> None:
         finding = examine(asked, facts)
         for reason in (*finding.forbidden, *finding.unknown, *finding.warnings):
             assert not re.search(r"/(work|home|opt|tmp)/", reason.source + reason.message)
+
+
+def with_row(**changes: object) -> Facts:
+    """The small facts, with another row of torch 2.13."""
+    project = SMALL.projects["torch"]
+    *older, newest = project.rows
+    rows = (*older, dataclasses.replace(newest, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(SMALL, projects={**SMALL.projects, "torch": dataclasses.replace(project, rows=rows)})
+
+
+TORCH_BUILDS = SMALL.projects["torch"].rows[-1].builds
+
+
+def origin_of(word: str, confidence: Confidence = Confidence.READ) -> Origin:
+    return Origin(sources=(word,), confidence=confidence)
+
+
+def test_a_build_that_is_known_to_be_absent_is_impossible_though_nobody_has_the_whole_list() -> None:
+    # Only the default build was read, so that one which is not in the list may exist.
+    default = next(build for build in TORCH_BUILDS if build.default)
+    other = dataclasses.replace(default, cuda="12.8", default=False, origin=origin_of("a plan", INFERRED))
+    read, rumour = (
+        Absent(cuda="12.6", origin=origin_of("a notice", confidence)) for confidence in (Confidence.READ, INFERRED)
+    )
+    facts = with_row(builds=(default, other), absent=(read,))
+    (reason,) = examine(torch(cuda="12.6"), facts).forbidden
+    assert (reason.rule, reason.source) == ("cuda-build", "a notice")
+    assert "torch 2.13.0 has no build for CUDA 12.6" in reason.message
+    assert examine(torch(cuda="12.4"), facts).valid is None
+    for absent in ((), (rumour,)):
+        assert examine(torch(cuda="12.6"), with_row(builds=(default, other), absent=absent)).valid is None
+
+
+def test_a_build_of_which_little_is_known_has_no_code_that_its_compiler_does_not_make() -> None:
+    default = next(build for build in TORCH_BUILDS if build.default)
+    inferred = dataclasses.replace(
+        default,
+        cuda="13.0",
+        channels=frozenset({"pytorch"}),
+        default=False,
+        sass=None,
+        ptx=None,
+        origin=origin_of("x", INFERRED),
+    )
+    facts = with_row(builds=(inferred, default))
+    for gpu, valid in (("V100", False), ("H100", True)):
+        finding = examine(torch(gpus=(gpu,)), facts)
+        assert finding.valid is valid, gpu
+    older = dataclasses.replace(inferred, cuda="12.6")
+    assert examine(torch(gpus=("V100",)), with_row(builds=(older, default))).valid is None
+
+
+def test_a_release_without_builds_in_a_project_with_builds_is_unknown() -> None:
+    facts = with_row(builds=())
+    assert [reason.rule for reason in examine(torch(cuda="12.6"), facts).unknown] == ["cuda-build"]
+    assert examine(torch(), facts).valid is True
+    assert examine(of("horovod", "0.28.1", cuda="12.6"), SMALL).valid is True
+
+
+def test_the_sources_of_a_missing_build_are_those_that_list_builds_and_few() -> None:
+    builds = tuple(
+        dataclasses.replace(build, origin=Origin(sources=("a list", f"wheel {place}"), confidence=Confidence.READ))
+        for place, build in enumerate(TORCH_BUILDS)
+    )
+    (reason,) = examine(torch(cuda="12.4"), with_row(builds=builds)).forbidden
+    assert reason.source == "a list"
+    apart = tuple(
+        dataclasses.replace(build, origin=Origin(sources=(f"wheel {place}",), confidence=Confidence.READ))
+        for place, build in enumerate(TORCH_BUILDS)
+    )
+    (reason,) = examine(torch(cuda="12.4"), with_row(builds=apart)).forbidden
+    assert reason.source == "wheel 1; wheel 2; wheel 3"
+
+
+def test_how_new_a_compiler_must_be_is_a_fact_and_only_what_was_read_forbids() -> None:
+    asked = torch(system="ubuntu 20.04", companions=beside(("horovod", "0.28.1")))
+    for confidence, severity in ((Confidence.READ, "forbidden"), (INFERRED, "unknown")):
+        compilers = {"c++20": Compiler(cxx="c++20", gcc="11", origin=origin_of("a page", confidence))}
+        finding = examine(asked, dataclasses.replace(SMALL, compilers=compilers))
+        said = [reason for reason in getattr(finding, severity) if reason.rule == "horovod-compiler"]
+        assert len(said) == 1
+        assert "GCC 11 or later" in said[0].message
+        assert said[0].source.startswith("a page; ")
+    rules = {reason.rule for reason in examine(asked, dataclasses.replace(SMALL, compilers={})).forbidden}
+    assert "horovod-compiler" not in rules

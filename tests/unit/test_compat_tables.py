@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from builder.compat.load import TABLES, facts_from, load_facts
-from builder.compat.model import Build, Facts, Project, Row
+from builder.compat.model import CPU, Build, Facts, Project, Row
 from builder.compat.refresh.canonical import dump, version_key
 from builder.compat.refresh.command import counts_of
 from builder.errors import ConfigError
@@ -56,7 +56,7 @@ def source_problems(path: Path, table: Any) -> Iterator[str]:
         if isinstance(value, dict):
             used.update(value.get("source", ()), value.get("arch_source", ()))
 
-    walk(table["rows"])
+    walk({key: value for key, value in table.items() if key != "sources"})
     for name in sorted(set(table["sources"]) ^ used):
         yield f"{path.name}: source {name} is not named, or never used"
 
@@ -116,6 +116,11 @@ def row_problems(facts: Facts, project: Project, row: Row) -> Iterator[str]:
             # A wheel can be there although its own Requires-Python refuses the Python, but not the other way round.
     for build in row.builds:
         yield from build_problems(facts, row, build)
+    for absent in row.absent:
+        if absent.cuda != CPU and absent.cuda not in facts.toolkits:
+            yield f"there is no CUDA {absent.cuda} that could be absent"
+        if any(build.cuda == absent.cuda for build in row.builds):
+            yield f"has a build for {absent.cuda} and has none"
     for release in known:
         plain = [
             build for build in row.builds if build.default and (build.versions is None or release in build.versions)
@@ -255,6 +260,24 @@ BROKEN: list[tuple[str, Path, Edit, str]] = [
     ("no confidence", GPUS, without("confidence", lambda t: t["rows"][0]), "'confidence' is a required property"),
     ("odd confidence", GPUS, set_in("confidence", "sure", lambda t: t["rows"][0]), "'sure' is not one of"),
     ("unknown key", TORCH, set_in("colour", "red", torch_row), "'colour' was unexpected"),
+    (
+        "absent without source",
+        TORCH,
+        set_in("absent", [{"cuda": "12.6", "confidence": "read"}], torch_row),
+        "'source' is a required property",
+    ),
+    (
+        "absent of no CUDA",
+        TORCH,
+        set_in("absent", [{"cuda": "twelve", "source": ["index"], "confidence": "read"}], torch_row),
+        "twelve",
+    ),
+    (
+        "absent and there",
+        TORCH,
+        set_in("absent", [{"cuda": "13.2", "source": ["index"], "confidence": "read"}], torch_row),
+        "has a build for 13.2 and has none",
+    ),
     ("CUDA 12.7", TORCH, set_in("cuda", "12.7", lambda t: torch_row(t)["builds"][1]), "12.7"),
     ("CUDA 12.11", TORCH, set_in("cuda", "12.11", lambda t: torch_row(t)["builds"][1]), "there is no CUDA 12.11"),
     ("label", TORCH, set_in("label", "cu128", lambda t: torch_row(t)["builds"][1]), "is not of CUDA"),

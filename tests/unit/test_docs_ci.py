@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from builder.cli import cli
+from builder.cli.ci import ci
 from builder.emit import disk
 from builder.emit.gitlab import SETTINGS
-from builder.emit.steps import steps
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs/ci.md").read_text()
@@ -66,10 +66,8 @@ def test_the_commands_take_what_they_are_given(command: list[str]) -> None:
 
 
 def test_the_steps_and_what_they_read_are_all_there() -> None:
-    assert set(re.findall(r"^\| `python3 -m builder\.emit\.steps (\w+)`", TEXT, re.MULTILINE)) == set(steps.commands)
-    variables = {
-        str(option.envvar) for step in steps.commands.values() for option in step.params if option.envvar is not None
-    }
+    assert set(re.findall(r"^\| `imgbuild ci (\w+)`", TEXT, re.MULTILINE)) == set(ci.commands)
+    variables = {f"IMGBUILD_{param.name}".upper() for step in ci.commands.values() for param in step.params}
     assert variables == set(re.findall(r"`(IMGBUILD_\w+)`", TEXT))
 
 

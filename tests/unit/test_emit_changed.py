@@ -207,10 +207,25 @@ def test_the_work_tree_and_its_index_stay_as_they_are(checkout: Checkout) -> Non
     assert checkout.git("worktree", "list").count("\n") == 1
 
 
+def test_what_git_sets_for_its_hooks_means_another_directory(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout.edit("dockerfiles/files/dask.cfg", "one", "two")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, "nowhere")
+    assert changed() == ALL[1:2]
+
+
+def test_a_template_with_another_name_is_no_other_image(checkout: Checkout) -> None:
+    (checkout.root / "dockerfiles/t.Dockerfile.j2").rename(checkout.root / "dockerfiles/new.Dockerfile.j2")
+    checkout.edit("matrix.yaml", "t.Dockerfile.j2", "new.Dockerfile.j2")
+    assert changed() == []
+    checkout.edit("dockerfiles/new.Dockerfile.j2", "ARG BASE", "# new\nARG BASE")
+    assert changed() == ALL
+
+
 def lock(checkout: Checkout, *, digest: str, refreshed: str) -> None:
-    found = BaseLock(
-        name="slim", image="debian:bookworm-slim", refreshed=refreshed, digest=digest, why="", made=None, closures=()
-    )
+    found = BaseLock(name="slim", image="debian:bookworm-slim", refreshed=refreshed, digest=digest, why="", made=None)
     checkout.write("dockerfiles/locks/slim.base.json", base_text(found))
 
 

@@ -10,6 +10,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from builder.cli import cli
+from builder.emit.records import judge, parse_record
+from builder.errors import CheckIncomplete
 
 MATRIX = """\
 version: 1
@@ -103,8 +105,9 @@ def test_buildkite_wants_a_directory_for_several_uploads_and_leaves_no_old_one(p
     said = output("--format", "buildkite", "--output", "out")
     assert said == "out/upload-1.yml\nout/upload-2.yml\n"
     (project / "out/notes.txt").write_text("kept")
+    (project / "out/upload-3.yml").mkdir()
     assert output("--format", "buildkite", "--output", "out", "--max-jobs", "100") == "out/upload-1.yml\n"
-    assert sorted(path.name for path in (project / "out").iterdir()) == ["notes.txt", "upload-1.yml"]
+    assert sorted(path.name for path in (project / "out").iterdir()) == ["notes.txt", "upload-1.yml", "upload-3.yml"]
     assert output("--format", "buildkite", "--max-jobs", "100") == (project / "out/upload-1.yml").read_text()
 
 
@@ -124,6 +127,7 @@ def test_bake_says_where_the_rendered_files_are() -> None:
         (["--rendered", "x", "--format", "gitlab"], "--rendered says nothing with --format gitlab"),
         (["--explain", "--format", "github"], "--explain says nothing with --format github"),
         (["--max-jobs", "0", "--format", "github"], "0 is not in the range"),
+        (["--disk", "nan", "--format", "github"], "'nan' is not a number"),
         (["--format", "github", "nonsense-*"], "no cell is selected"),
         (["--format", "jenkins"], "'jenkins' is not one of"),
     ],
@@ -149,3 +153,27 @@ def test_large_cells_are_a_warning_and_not_an_output() -> None:
     assert "2 jobs may fill more than 1 GB" in ran.stderr
     assert "warning" not in ran.stdout
     assert "warning" not in matrix("--format", "github", "*-extra1").stderr
+
+
+def test_a_job_with_other_cells_is_refused_before_an_engine_is_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "nonsense://nowhere")
+    monkeypatch.setenv("IMGBUILD_STATE_DIR", str(project / "state"))
+    (project / "dockerfiles").mkdir()
+    (project / "dockerfiles/t.Dockerfile.j2").write_text("FROM scratch\n")
+    (row,) = json.loads(github("*-py3.11-extra1")["matrix"])["include"]
+
+    def ran(job: str, cells: str) -> str:
+        variables = {"IMGBUILD_JOB": job, "IMGBUILD_CELLS": cells, "IMGBUILD_REPOSITORY": "other"}
+        return str(CliRunner().invoke(cli, ["ci", "run"], env=variables).exception)
+
+    for job, cells in ((row["id"], "*-extra1"), ("0" * 10, row["cells"]), ("../" + row["id"], row["cells"])):
+        assert "is not the id of a job with these cells" in ran(job, cells)
+    assert not (project / "imgbuild-records").exists()
+    record = project / f"imgbuild-records/{row['id']}.json"
+    record.parent.mkdir()
+    record.write_text("left by an earlier attempt, which succeeded")
+    assert "DOCKER_HOST" in ran(row["id"], row["cells"])
+    with pytest.raises(CheckIncomplete, match="was stopped before its cells were done"):
+        judge([row["id"]], [parse_record(record.read_text(), record.name)])

@@ -18,8 +18,7 @@ from builder.emit.buildkite import JOBS_PER_UPLOAD, buildkite
 from builder.emit.github import JOBS_PER_MATRIX, OUTPUT_BYTES, github
 from builder.emit.gitlab import gitlab
 from builder.emit.jobs import Job, make_jobs
-from builder.emit.records import parse_jobs
-from builder.emit.text import to_yaml
+from builder.emit.records import parse_plan
 from builder.errors import ConfigError
 
 CHECK_JSONSCHEMA = Path(sys.executable).with_name("check-jsonschema")
@@ -56,7 +55,7 @@ def test_600_cells_for_github() -> None:
     assert set(outputs(text)) == {"has_jobs", "groups"}
     outer = json.loads(outputs(text)["groups"])["include"]
     assert [group["id"] for group in outer] == ["group-1", "group-2", "group-3"]
-    assert parse_jobs(text, "plan") == tuple(row["id"] for row in rows)
+    assert parse_plan(text, "plan") == tuple(row["id"] for row in rows)
 
 
 @pytest.mark.parametrize("max_jobs", [256, 100])
@@ -220,15 +219,3 @@ def test_a_bake_file_names_what_render_writes() -> None:
     tags = [tag for target in targets for tag in target["tags"]]
     assert tags == [f"{cell.repository}:unchecked-{cell.id}" for cell in cells]
     assert not {tag.split(":")[1] for tag in tags} & {tag for cell in cells for tag in cell.tags}
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"a": "no", "no": True, "b": 3, "c": [], "d": {}},
-        {"x y": [{"a": "1", "b": ["2", {"c": "'\"\\ # :"}]}, "3"], "1": "2020-01-01", "on": "é\n\t"},
-        {"steps": [{}, [], ["a", ["b"]], {"k": {"l": ["m"]}}], "~": "null"},
-    ],
-)
-def test_what_is_written_reads_back_the_same(value: dict[str, Any]) -> None:
-    assert yaml.safe_load(to_yaml(value, "made by a test")) == value

@@ -15,7 +15,6 @@ from builder.emit.jobs import (
     Shard,
     chunks,
     digest_of,
-    environment,
     make_jobs,
     parse_shard,
     sharded,
@@ -23,6 +22,7 @@ from builder.emit.jobs import (
     too_large,
 )
 from builder.errors import ConfigError
+from builder.lock.file import environment_name
 from builder.matrix import Cell
 
 
@@ -32,7 +32,7 @@ def cells_of(jobs: tuple[Job, ...]) -> list[str]:
 
 def estimate(run: list[Cell]) -> int:
     """The estimate, said a second time."""
-    return sum({environment(cell): environment_mb(cell) for cell in run}.values()) + sum(map(cell_mb, run))
+    return sum({environment_name(cell): environment_mb(cell) for cell in run}.values()) + sum(map(cell_mb, run))
 
 
 def test_without_packing_each_cell_is_a_job_in_the_order_of_the_matrix() -> None:
@@ -60,7 +60,7 @@ def test_as_many_jobs_as_environments_share_each_environment_in_one_job() -> Non
     by_id = {cell.id: cell for cell in six_hundred()}
     jobs = make_jobs(tuple(by_id.values()), max_jobs=120, disk_gb=14)
     assert len(jobs) == 120
-    assert {len({environment(by_id[name]) for name in job.cells}) for job in jobs} == {1}
+    assert {len({environment_name(by_id[name]) for name in job.cells}) for job in jobs} == {1}
 
 
 def test_no_other_cutting_has_a_smaller_largest_job() -> None:
@@ -147,7 +147,7 @@ def test_shards_are_disjoint_and_together_everything() -> None:
         parts = [sharded(cells, Shard(number=number, count=count)) for number in range(1, count + 1)]
         assert sorted(cell.id for part in parts for cell in part) == sorted(cell.id for cell in cells)
         assert min(len(part) for part in parts) >= 600 / count / 2
-        homes = [{environment(cell) for cell in part} for part in parts]
+        homes = [{environment_name(cell) for cell in part} for part in parts]
         assert sum(map(len, homes)) == 120
 
 

@@ -15,12 +15,23 @@ import yaml
 from click.testing import CliRunner
 from emitting import six_hundred
 
+from builder.cli import cli
+from builder.cli.ci import ci
 from builder.emit.buildkite import buildkite
 from builder.emit.github import github
-from builder.emit.gitlab import RECORDS, gitlab
+from builder.emit.gitlab import gitlab
 from builder.emit.jobs import Job, digest_of, make_jobs
-from builder.emit.records import CellRecord, Record, judge, parse_jobs, parse_record, parse_report
-from builder.emit.steps import steps
+from builder.emit.records import (
+    RECORDS,
+    CellRecord,
+    Record,
+    judge,
+    parse_jobs,
+    parse_plan,
+    parse_record,
+    parse_report,
+    refuse_other_cells,
+)
 from builder.errors import CheckFailed, CheckIncomplete, ConfigError, ImgbuildError
 
 DIGEST = "sha256:" + "a" * 64
@@ -50,6 +61,8 @@ PLAN = (A.job, B.job)
 def test_success_of_everything_opens_the_gate() -> None:
     assert [found.cell for found in judge(PLAN, [B, A])] == ["a", "b", "c"]
     assert judge((), []) == ()
+    # An earlier attempt of the run, with another plan, has left one that failed.
+    assert judge(PLAN, [B, record(cell("d", status="failed")), A]) == judge(PLAN, [A, B])
     assert len(judge((B.job,), [record(cell("c", digest=""), pushed=False)])) == 1
 
 
@@ -59,9 +72,8 @@ def test_success_of_everything_opens_the_gate() -> None:
         ([A], CheckIncomplete, f"job {B.job} left no record"),
         ([], CheckIncomplete, "left no record"),
         ([A, B, B], CheckIncomplete, "two records"),
-        ([A, B, record(cell("d"))], CheckIncomplete, "was not planned"),
         ([replace(A, cells=A.cells[:1]), B], CheckIncomplete, "not about the cells that were planned"),
-        ([replace(A, cells=()), B], CheckIncomplete, "not about the cells that were planned"),
+        ([replace(A, cells=()), B], CheckIncomplete, f"job {A.job} was stopped"),
         ([A, record(cell("c", digest=""))], CheckIncomplete, "c was not pushed"),
         ([A, record(cell("c", digest="latest"))], CheckIncomplete, "c was not pushed"),
         ([A, record(cell("c", status="failed", exit_code=10))], CheckFailed, "c: failed, exit code 10"),
@@ -75,6 +87,18 @@ def test_anything_else_does_not(records: list[Record], error: type[ImgbuildError
     with pytest.raises(error) as caught:
         judge(PLAN, records)
     assert says in str(caught.value)
+
+
+def test_a_job_is_refused_before_it_builds_cells_that_no_gate_would_take() -> None:
+    refuse_other_cells(A.job, ["b", "a"])
+    for job, cells in ((A.job, ["a"]), (A.job, []), (B.job, ["a", "b"]), ("", ["a"]), ("../x", ["a"])):
+        with pytest.raises(ConfigError, match="not the id of a job with these cells"):
+            refuse_other_cells(job, cells)
+
+
+def test_where_records_lie_is_said_once() -> None:
+    defaults = {str(param.default) for step in ci.commands.values() for param in step.params if param.name == "records"}
+    assert defaults == {RECORDS}
 
 
 def test_a_record_reads_back_the_same() -> None:
@@ -112,16 +136,37 @@ def test_a_report_of_build_becomes_cells_that_were_not_pushed() -> None:
 def test_the_plan_is_read_from_ids_and_from_what_github_is_given() -> None:
     jobs = make_jobs(six_hundred(), max_jobs=None, disk_gb=14)
     ids = tuple(job.id for job in jobs)
-    assert parse_jobs(github(jobs), "plan") == ids
+    assert parse_plan(github(jobs), "plan") == ids
     assert parse_jobs(" ".join(ids), "--jobs") == ids
-    assert parse_jobs(github(()), "plan") == parse_jobs("", "--jobs") == ()
-    for bad in ("zzz", f"{ids[0]} {ids[0]}", "groups=nonsense", f"{ids[0]} ../x"):
+    assert parse_plan(github(()), "plan") == parse_jobs("", "--jobs") == ()
+    for bad in ("zzz", f"{ids[0]} {ids[0]}", f"{ids[0]} ../x", github(jobs)):
         with pytest.raises(ConfigError):
-            parse_jobs(bad, "plan")
+            parse_jobs(bad, "--jobs")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "has_jobs=false",
+        "groups=nonsense",
+        "has_jobs=false\ngroups=3",
+        'has_jobs=false\ngroups={"include": {}}',
+        'has_jobs=false\ngroups={"include": [{"id": "group-1"}]}',
+        'has_jobs=true\ngroups={"include": [{"matrix": "{\\"include\\": [{}]}"}]}',
+        'has_jobs=true\ngroups={"include": []}',
+        github(make_jobs(six_hundred()[:1], max_jobs=None, disk_gb=14)).replace("true", "false"),
+        A.job,
+    ],
+)
+def test_a_part_of_a_plan_is_none(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_plan(text, "plan.txt")
+    assert caught.value.where == "plan.txt"
 
 
 def gate(directory: Path, *arguments: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(steps, ["gate", "--records", str(directory), *arguments])
+    ran = CliRunner().invoke(cli, ["ci", "gate", "--records", str(directory), *arguments])
     return ran.exit_code, ran.output + str(ran.exception or "")
 
 
@@ -146,7 +191,7 @@ def test_the_gate_as_it_is_emitted(emit: Callable[[Sequence[Job]], str], count: 
     document = yaml.safe_load(emit(jobs))
     step = document["gate"] if "gate" in document else next(s for s in document["steps"] if s.get("key") == "gate")
     script = step.get("script") or step["command"]
-    (line,) = [line for line in ([script] if isinstance(script, str) else script) if "steps gate" in line]
+    (line,) = [line for line in ([script] if isinstance(script, str) else script) if "ci gate" in line]
     environment = {**os.environ, **step.get("variables", {}), **step.get("env", {})}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

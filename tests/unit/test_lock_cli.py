@@ -193,7 +193,7 @@ def test_what_is_added_is_told_by_check_and_locked_without_moving_the_rest(
     assert "cell torch-2.13.0-cpu-py3.11-tensorboard asks for tensorboard after numpy" in lacking.stdout
     assert "imgbuild lock" in lacking.stderr
     grown = imgbuild(project, "--part", "python", index=full)
-    assert "tensorboard 2.21.0 is new" in grown.stdout
+    assert "    tensorboard 2.21.0 is new\n    in torch-2.13.0-cpu-py3.11-tensorboard\n" in grown.stdout
     assert "numpy" not in grown.stdout
     assert (versions(project)["numpy"], versions(project)["tensorboard"]) == ("2.4.6", "2.21.0")
     assert imgbuild(project, "--part", "python", "--check").returncode == 0
@@ -211,7 +211,7 @@ def test_what_is_dropped_is_told_by_check_and_goes(project: Path, full: Path) ->
     assert "-old" not in selected.stdout, "some of the cells say nothing of the others' files"
     dropped = imgbuild(project, "--part", "python")
     assert dropped.returncode == 0, "what goes needs no index"
-    assert "dask 2026.8.0 is gone" in dropped.stdout
+    assert "    dask 2026.8.0 is gone\n    toolz 1.2.0 is gone\n    in no cell\n" in dropped.stdout
     assert sorted(path.name for path in (project / "dockerfiles/locks").iterdir()) == [f"{ENVIRONMENT}.python.json"]
     assert imgbuild(project, "--part", "python", "--check").returncode == 0
 
@@ -227,7 +227,7 @@ def test_an_upgrade_shows_what_moves_and_in_which_cells(project: Path, full: Pat
     assert other.stdout == "nothing changed\n"
     moved = imgbuild(project, "--part", "python", "--upgrade", "NumPy", "--format", "json", index=full)
     (entry,) = json.loads(moved.stdout)["locks"]
-    assert entry["changes"] == [{"package": "numpy", "before": "2.4.6", "after": "2.5.0"}]
+    assert entry["changes"] == [{"package": "numpy", "before": "2.4.6", "after": "2.5.0", "cells": entry["cells"]}]
     assert entry["cells"] == ["torch-2.13.0-cpu-py3.11", "torch-2.13.0-cpu-py3.11-dask"]
     wrong = imgbuild(project, "--part", "python", "--upgrade", "numpi", index=full)
     assert (wrong.returncode, "did you mean `numpy`" in wrong.stderr) == (5, True), wrong.stderr

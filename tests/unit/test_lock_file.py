@@ -29,14 +29,14 @@ from builder.lock.file import (
 )
 from builder.lock.model import (
     BaseLock,
-    DebianClosure,
+    DebianRequest,
     EnvironmentLock,
     LockedPackage,
     MadeBase,
-    PythonClosure,
+    PythonRequest,
+    Requests,
 )
 from builder.lock.reading import LARGEST
-from builder.lock.requests import PythonRequest, Requests
 from builder.matrix import Cell, load_matrix
 from builder.project import shipped_data
 
@@ -49,10 +49,6 @@ def package(name: str, version: str, file: str = "") -> LockedPackage:
     )
 
 
-def closure(*requirements: str, after: tuple[str, ...] = (), deps: bool = True, installs: str) -> PythonClosure:
-    return PythonClosure(requirements=requirements, after=after, deps=deps, installs=tuple(installs.split()))
-
-
 ENVIRONMENT = EnvironmentLock(
     name=NAME,
     constraints=constraints_sha256("numpy<3\n"),
@@ -61,10 +57,10 @@ ENVIRONMENT = EnvironmentLock(
         "numpy": package("numpy", "2.4.6"),
         "horovod": package("horovod", "0.28.1", "horovod-0.28.1.tar.gz"),
     },
-    closures=(
-        closure("horovod", after=("numpy", "torch==2.13.0+cpu"), deps=False, installs="horovod"),
-        closure("numpy", "torch==2.13.0+cpu", installs="numpy torch"),
-    ),
+    installs={
+        PythonRequest(requirements=("horovod",), after=("numpy", "torch==2.13.0+cpu"), deps=False): ("horovod",),
+        PythonRequest(requirements=("numpy", "torch==2.13.0+cpu"), after=()): ("numpy", "torch"),
+    },
 )
 BASE = BaseLock(
     name="bookworm",
@@ -73,9 +69,9 @@ BASE = BaseLock(
     digest=None,
     why="no registry could be reached",
     made=MadeBase(recipe="a" * 64, packages={"libc6": "2.36-9+deb12u13", "dpkg": "1.21.22", "libx:amd64": "1:2~3"}),
-    closures=(
-        DebianClosure(packages=("python3", "tini"), after=(), installs={"tini": "0.19.0-1", "python3": "3.11.2"}),
-    ),
+    installs={
+        DebianRequest(packages=("python3", "tini"), after=()): {"tini": "0.19.0-1", "python3": "3.11.2"},
+    },
 )
 
 
@@ -95,7 +91,7 @@ def test_an_environment_survives_the_way_through_its_file() -> None:
     again = parse_environment(text.encode(), "x.json", NAME)
     assert environment_text(again) == text
     assert again.packages == ENVIRONMENT.packages
-    assert set(again.closures) == set(ENVIRONMENT.closures)
+    assert again.installs == ENVIRONMENT.installs
     assert text.endswith("}\n")
 
 
@@ -105,7 +101,7 @@ def test_a_base_survives_the_way_through_its_file() -> None:
         BASE,
         made=MadeBase(recipe="a" * 64, packages=dict(sorted(BASE.made.packages.items()))) if BASE.made else None,
     )
-    pinned = dataclasses.replace(BASE, digest="sha256:" + "b" * 64, why="", made=None, closures=())
+    pinned = dataclasses.replace(BASE, digest="sha256:" + "b" * 64, why="", made=None, installs={})
     assert parse_base(base_text(pinned).encode(), "x.json", "bookworm") == pinned
 
 
@@ -113,7 +109,7 @@ def test_the_text_does_not_depend_on_the_order_in_which_things_were_found() -> N
     shuffled = dataclasses.replace(
         ENVIRONMENT,
         packages=dict(reversed(ENVIRONMENT.packages.items())),
-        closures=tuple(reversed(ENVIRONMENT.closures)),
+        installs=dict(reversed(ENVIRONMENT.installs.items())),
     )
     assert environment_text(shuffled) == environment_text(ENVIRONMENT)
 
@@ -166,6 +162,8 @@ def _drop(*path: Any) -> Callable[[Any], None]:
         (_set("packages", "numpy", "url", value="https://example.com"), "`url`, which does not belong there"),
         (_set("packages", "Num Py", value={}), "no name of a package"),
         (_drop("packages", "numpy"), "requests[0].installs[0] 'numpy' is not among `packages`"),
+        (_set("architecture", value="arm64"), 'architecture is "arm64", and imgbuild locks for amd64 only'),
+        (_drop("architecture"), "the file has no `architecture`"),
         (_set("requests", value={}), "requests is not a list"),
         (_set("requests", 0, "deps", value="yes"), "requests[0].deps is not true or false"),
         (_set("requests", 0, "requirements", value=["numpy", "numpy"]), "not sorted, or names something twice"),
@@ -188,6 +186,7 @@ def test_a_file_that_was_tampered_with_is_refused(edit: Callable[[Any], None], s
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (_set("architecture", value="riscv64"), 'architecture is "riscv64", and imgbuild locks for amd64 only'),
         (_set("digest", value="sha256:12"), "digest is 'sha256:12'"),
         (_set("refreshed", value="yesterday"), "refreshed is 'yesterday'"),
         (_set("why", value="a\nb"), "why is"),
@@ -219,6 +218,18 @@ def test_a_base_file_that_was_tampered_with_is_refused(edit: Callable[[Any], Non
 def test_what_is_no_lock_file_at_all_is_refused_in_a_sentence(data: bytes, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_environment(data, "x.json", NAME)
+
+
+def test_a_merge_that_stopped_half_way_is_told_as_what_it_is() -> None:
+    lines = environment_text(ENVIRONMENT).splitlines(keepends=True)
+    for mark in ("<<<<<<< ours\n", "=======\n", ">>>>>>> theirs\n"):
+        for place in (0, 6, len(lines) - 1):
+            with pytest.raises(ConfigError, match="marks of a merge") as caught:
+                parse_environment("".join([*lines[:place], mark, *lines[place:]]).encode(), "x.json", NAME)
+            assert caught.value.where == f"x.json:{place + 1}:1"
+            assert "take either side" in caught.value.hint
+    with pytest.raises(ConfigError, match="is not JSON"):
+        parse_environment("".join([*lines[:6], "<<\n", *lines[6:]]).encode(), "x.json", NAME)
 
 
 def test_locks_are_read_from_the_project_and_then_from_what_ships(tmp_path: Path) -> None:

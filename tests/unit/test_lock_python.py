@@ -14,11 +14,10 @@ import pytest
 
 from builder.errors import ConfigError, ImgbuildError, Impossible, IndexUnavailable, Interrupted, NotLocked
 from builder.lock.file import constraints_sha256
-from builder.lock.model import EnvironmentLock
-from builder.lock.requests import PythonRequest, Requests
+from builder.lock.model import BaseLock, DebianRequest, EnvironmentLock, MadeBase, PythonRequest, Requests
 from builder.matrix import Base, Bootstrap, Channel
 from builder.resolve.indexes import sources_of
-from builder.resolve.plan import Change, changes, known_packages
+from builder.resolve.plan import Change, Environment, Ground, base_changes, environment_changes, known_packages
 from builder.resolve.pylock import Release, ReleaseFile
 from builder.resolve.python import Upgrade, lock_environment
 from builder.resolve.target import Target, glibc_of
@@ -204,9 +203,7 @@ def lock(
 
 
 def installs(found: EnvironmentLock, request: PythonRequest) -> tuple[str, ...]:
-    wanted = (request.requirements, request.after, request.deps)
-    (one,) = [c.installs for c in found.closures if (c.requirements, c.after, c.deps) == wanted]
-    return one
+    return found.installs[request]
 
 
 def test_a_request_installs_what_those_before_it_have_not() -> None:
@@ -268,7 +265,7 @@ def test_what_nothing_asks_for_any_more_goes_without_resolving() -> None:
     source.runs.clear()
     less = lock(source, {"plain": asked(FRAMEWORK)}, previous=first)
     assert (sorted(less.packages), source.runs) == (["mpmath", "numpy", "sympy", "torch"], [])
-    assert len(less.closures) == 1
+    assert len(less.installs) == 1
 
 
 @pytest.mark.parametrize(
@@ -318,7 +315,8 @@ def test_a_better_file_of_a_locked_release_waits_for_an_upgrade() -> None:
     assert lock(new, previous=first).packages["numpy"] == first.packages["numpy"]
     moved = lock(new, previous=first, upgrade=Upgrade(packages=frozenset({"numpy"})))
     assert moved.packages["numpy"].file == "numpy-2.5.0-cp311-cp311-manylinux_2_28_x86_64.whl"
-    (change,) = [c for c in changes(first.packages, moved.packages) if c.package == "numpy"]
+    told = environment_changes(environment({"plain": asked(FRAMEWORK)}), first, moved)
+    (change,) = [change for change in told if change.package == "numpy"]
     assert str(change) == "numpy 2.5.0: another file"
 
 
@@ -350,12 +348,71 @@ def test_requirements_that_contradict_each_other_are_told_with_their_cells() -> 
     assert "torch==2.13.0 is asked for by plain" in caught.value.hint
 
 
-def test_changes_are_told_in_words() -> None:
-    before = {"a": "1", "b": "1", "c": "1"}
-    after = {"a": "1", "b": "2", "d": "3"}
-    assert [str(change) for change in changes(before, after)] == ["b 1 -> 2", "c 1 is gone", "d 3 is new"]
-    assert changes(before, before) == ()
-    assert changes({}, {"a": "1"}) == (Change(package="a", before=None, after="1"),)
+def environment(requests: Mapping[str, Requests] = CELLS) -> Environment:
+    return Environment(name=NAME, target=TARGET, channel=None, framework={"torch": "2.13.0"}, requests=requests)
+
+
+def test_changes_are_told_in_words_and_for_the_cells_whose_images_they_change() -> None:
+    old, new = index(), index()
+    old.table["psutil"] = {"6.0": []}
+    old.table["dask"] = {"2026.1": ["cloudpickle"]}
+    one = {"plain": asked(FRAMEWORK), "horovod": CELLS["horovod"]}
+    before = lock(old, one)
+    after = lock(new, one, previous=before, upgrade=Upgrade(everything=True))
+    assert [(str(change), change.cells) for change in environment_changes(environment(one), before, after)] == [
+        ("dask 2026.1 -> 2026.8", ("horovod",)),
+        ("psutil 6.0 -> 7.0", ("horovod",)),
+    ]
+    assert environment_changes(environment(one), after, after) == ()
+
+
+def test_a_cell_that_asks_for_what_others_have_is_told_although_no_version_moves() -> None:
+    before = lock(index(), {**CELLS, "later": asked(FRAMEWORK)})
+    cells = {**CELLS, "later": asked(FRAMEWORK, DASK)}
+    added = (Change(package="cloudpickle", before=None, after="3.1", cells=("later",)),)
+    # The lock itself has nothing new: another cell asks for the same.
+    assert environment_changes(environment(cells), before, lock(index(), cells, previous=before)) == ()
+    psutil = dataclasses.replace(DASK, requirements=("cloudpickle",))
+    cells["later"] = asked(FRAMEWORK, psutil)
+    assert environment_changes(environment(cells), before, lock(index(), cells, previous=before)) == added
+
+
+def test_what_no_cell_installs_any_more_is_told_as_gone() -> None:
+    before, fewer = lock(index()), {"plain": asked(FRAMEWORK)}
+    told = environment_changes(environment(fewer), before, lock(index(), fewer, previous=before))
+    assert {(str(change), change.cells) for change in told} == {
+        (f"{name} is gone", ()) for name in ("cloudpickle 3.1", "dask 2026.8", "horovod 0.28.1", "psutil 7.0")
+    }
+
+
+def test_changes_of_a_base_concern_its_cells_and_those_of_a_request_who_asks() -> None:
+    python, compiler = (DebianRequest(packages=(name,), after=()) for name in ("python3", "g++"))
+    before = BaseLock(
+        name="own",
+        image="debian:12",
+        refreshed="2026-01-02",
+        digest=None,
+        why="no registry",
+        made=MadeBase(recipe="0" * 64, packages={"libc6": "1"}),
+        installs={python: {"python3": "3.11.2"}, compiler: {"g++": "12"}},
+    )
+    after = dataclasses.replace(
+        before,
+        made=MadeBase(recipe="0" * 64, packages={"libc6": "2"}),
+        installs={python: {"python3": "3.11.2"}, compiler: {"g++": "13"}},
+    )
+    ground = Ground(
+        base=Base(name="own", image="debian:12", digest=None, bootstrap=None, pythons=()),
+        requests={"plain": (python,), "horovod": (python, compiler)},
+    )
+    assert [(str(change), change.cells) for change in base_changes(ground, before, after)] == [
+        ("g++ 12 -> 13", ("horovod",)),
+        ("libc6 1 -> 2", ("plain", "horovod")),
+    ]
+    pinned = dataclasses.replace(before, digest="sha256:" + "1" * 64, why="")
+    (change,) = base_changes(ground, before, pinned)
+    assert (change.package, change.before, change.cells) == ("digest", "none, no registry", ("plain", "horovod"))
+    assert base_changes(ground, before, before) == ()
 
 
 def test_an_upgrade_of_what_is_not_locked_names_the_nearest() -> None:

@@ -100,6 +100,51 @@ def ids(found: Matrix) -> list[str]:
     return [cell.id for cell in found.cells]
 
 
+# --- channels ----------------------------------------------------------------------------------
+
+INDEXES = change(
+    "channels:\n  pytorch-cpu: https://wheels.example.org/cpu",
+    "channels:\n  pytorch-cpu: https://download.pytorch.org/whl/cpu\n  new: https://download.pytorch.org/whl/cu130/",
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        ("https://download.pytorch.org/whl/cpu", "cpu"),
+        ("https://download.pytorch.org/whl/cu126/", "cu126"),
+        ("https://download.pytorch.org/whl/nightly/cu118", "cu118"),
+        ("https://download.pytorch.org/whl/cu92", "cu92"),
+        ("https://download.pytorch.org/whl/rocm6.2", None),
+        ("https://download.pytorch.org/whl", None),
+        ("https://download.pytorch.org/whlx/cu126", None),
+        ("https://wheels.example.org/cu126", None),
+    ],
+)
+def test_the_builds_that_an_index_of_pytorch_holds(url: str, label: str | None) -> None:
+    assert Channel(name="c", url=url).label == label
+
+
+def test_an_index_of_pytorch_must_be_for_the_cuda_that_it_is_named_for() -> None:
+    def channels(text: str) -> str:
+        return change("channels: {cpu: pytorch-cpu}", f"channels: {text}", INDEXES)
+
+    found = matrix(channels('{cpu: pytorch-cpu, "13.0": new}'))
+    assert [cell.framework.channel and cell.framework.channel.name for cell in found.cells[1:3]] == [
+        "pytorch-cpu",
+        "new",
+    ]
+    error = refused(channels('{cpu: pytorch-cpu, "12.6": new}'))
+    assert error.where == "m.yaml:23:42"
+    assert error.message == "`new` is PyTorch's index `cu130`, and `12.6` needs `cu126`"
+    assert error.hint == "define a channel for it under `channels`"
+    # A CUDA that never was is a matter for the facts, and its index is named like any other.
+    assert len(matrix(change("/whl/cu130/", "/whl/cu1210", channels('{"12.10": new}'))).cells) == 4
+    error = refused(channels('{"13.0": pytorch-cpu}'))
+    assert error.message == "`pytorch-cpu` is PyTorch's index `cpu`, and `13.0` needs `cu130`"
+    assert error.hint == "did you mean `new`?"
+
+
 # --- expansion ---------------------------------------------------------------------------------
 
 
@@ -437,14 +482,22 @@ BAD: list[tuple[str, str, str, str, str, bool]] = [
     ("torch==2.13.0]", "torch===2.13]", "4:15", "item 1 of `framework` cannot be `torch===2.13`", "name one exact version", True),
     ("torch==2.13.0]", "torch==1!2.13]", "4:15", "item 1 of `framework` cannot be `torch==1!2.13`", "an epoch does not fit into a tag", True),
     ("torch==2.13.0]", "torch==2.13.0-rc1]", "4:15", "item 1 of `framework` cannot be `torch==2.13.0-rc1`", "write `2.13.0rc1`", True),
+    ("torch==2.13.0]", "torch==2.13.0, torch==2.13]", "4:30", "`torch==2.13` is the release that m.yaml:4:15 calls `torch==2.13.0`", "write it in one way", False),
+    ("defaults:", "include: [{framework: torch==2.13, cuda: cpu, python: '3.11'}]\ndefaults:", "29:23", "`torch==2.13` is the release that m.yaml:4:15 calls `torch==2.13.0`", "write it in one way", False),
     ("torch==2.13.0]", "torch==2.13.0, torch==2.13.0]", "4:30", "`torch==2.13.0` occurs twice in `framework`", "it stands at m.yaml:4:15", True),
     ('["3.11"]\n  extras', '["3.11", "3.11"]\n  extras', "6:20", "`3.11` occurs twice in `python`", "it stands at m.yaml:6:12", True),
     ('version: "0.28.1"', 'version: "0.28.*"', "27:43", "`version` cannot be `0.28.*`", "name one exact version", True),
     ("torch==2.13.0]", "torch==latest]", "4:15", "item 1 of `framework` cannot be `torch==latest`", "for example", True),
-    ('[cpu, "13.0"]', '[cpu, "13"]', "5:15", "item 2 of `cuda` cannot be `13`", "for example `cpu` or `13.0`", True),
-    ('[cpu, "13.0"]', '[cpu, "13.0.1"]', "5:15", "item 2 of `cuda` cannot be `13.0.1`", "for example", True),
-    ('[cpu, "13.0"]', "[gpu]", "5:10", "item 1 of `cuda` cannot be `gpu`", "for example", True),
-    ('["3.11"]\n  extras', '["3.11.2"]\n  extras', "6:12", "item 1 of `python` cannot be `3.11.2`", "for example `3.11`", True),
+    ('[cpu, "13.0"]', '[cpu, "13"]', "5:15", "item 2 of `cuda` cannot be `13`", "write `12.6`, or `cpu`", True),
+    ('[cpu, "13.0"]', '[cpu, "13.0.1"]', "5:15", "item 2 of `cuda` cannot be `13.0.1`", "write `13.0`", True),
+    ('[cpu, "13.0"]', "[cpu, cu130]", "5:15", "item 2 of `cuda` cannot be `cu130`", "did you mean `13.0`?", True),
+    # `imgbuild explain` takes it, and the axis does not.
+    ('[cpu, "13.0"]', '[cpu, "130.0"]', "5:15", "item 2 of `cuda` cannot be `130.0`", "for example `cpu` or `13.0`", True),
+    ('[cpu, "13.0"]', "[gpu]", "5:10", "item 1 of `cuda` cannot be `gpu`", "write `12.6`, or `cpu`", True),
+    ('["3.11"]\n  extras', '["3.11.2"]\n  extras', "6:12", "item 1 of `python` cannot be `3.11.2`", "did you mean `3.11`?", True),
+    ('["3.11"]\n  extras', "[py311]\n  extras", "6:12", "item 1 of `python` cannot be `py311`", "did you mean `3.11`?", True),
+    ('["3.11"]\n  extras', "[3.13t]\n  extras", "6:12", "item 1 of `python` cannot be `3.13t`", "free-threaded builds cannot be named here", True),
+    ('["3.11"]\n  extras', '["2.7"]\n  extras', "6:12", "item 1 of `python` cannot be `2.7`", "for example `3.11`", True),
     # hostile values
     ("repository: imgbuild", "repository: ImgBuild", "2:13", "`repository` cannot be `ImgBuild`", "for example", True),
     ("repository: imgbuild", "repository: a/../b", "2:13", "`repository` cannot be `a/../b`", "for example", True),
@@ -473,7 +526,7 @@ BAD: list[tuple[str, str, str, str, str, bool]] = [
     ("[dask, distributed]", "[dask, --pre]", "28:27", "item 2 of `packages` cannot be `--pre`", "for example", True),
     ("[dask, distributed]", "[dask, 'x;id']", "28:27", "item 2 of `packages` cannot be `x;id`", "for example", True),
     ("  pytorch-cpu: h", "  Pytorch: h", "25:3", "a key of `channels` cannot be `Pytorch`", "for example", True),
-    ("{cpu: pytorch-cpu}", "{cuda: pytorch-cpu}", "23:16", "a key of `channels` cannot be `cuda`", "for example", True),
+    ("{cpu: pytorch-cpu}", "{cuda: pytorch-cpu}", "23:16", "a key of `channels` cannot be `cuda`", "write `12.6`, or `cpu`", True),
     ("suite: bookworm}", "suite: Bookworm}", "13:46", "`suite` cannot be `Bookworm`", "for example", True),
     ("distribution: debian", "distribution: debain", "13:31", "`distribution` cannot be `debain`", "did you mean `debian`?", True),
     ("suite: bookworm}", "suite: bookworm, include: [-y]}", "13:66", "item 1 of `include` cannot be `-y`", "for example", True),

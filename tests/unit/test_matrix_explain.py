@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from builder.cli import cli
 from builder.cli.listing import Listing, json_lines, text_lines
 from builder.compat.model import Combination
-from builder.errors import Impossible
+from builder.errors import Impossible, NotKnown
 from builder.exits import exit_code_of
 from builder.matrix import load_matrix, select_left_out
 from builder.matrix.judge import tables
@@ -40,6 +41,9 @@ exclude:
   - {match: "torch-99*-cuda*", reason: not today}
 tags: ["{version}-{cuda}-py{python}"]
 """
+PLAIN = TEXT.replace(", torch==99.0.0]", "]").replace(
+    'exclude:\n  - {match: "torch-99*-cuda*", reason: not today}\n', ""
+)
 KEPT = "torch-2.13.0-cpu-py3.11"
 NEVER = "torch-2.13.0-cuda12.7-py3.11"
 FAR = "torch-99.0.0-cpu-py3.11"
@@ -64,10 +68,17 @@ def test_every_combination_is_listed_with_what_became_of_it(path: Path) -> None:
     assert f"{KEPT}  kept  verify=cpu  base=bookworm" in lines
     assert f"{EXCLUDED}  excluded: not today ({path}:16:13)" in lines
     never = next(index for index, line in enumerate(lines) if line.startswith(f"{NEVER}  impossible: CUDA 12.7"))
-    assert "[toolkit: " in lines[never]
+    sources = lines[lines.index("sources:") + 1 : lines.index("1 cells, 1 excluded, 1 impossible, 1 unknown")]
+    number = re.search(r" \[toolkit, source (\d+)\]$", lines[never])
+    assert number is not None
+    assert [line.split()[0] for line in sources] == [str(place) for place in range(1, len(sources) + 1)]
+    assert "cuda-toolkit-release-notes" in sources[int(number[1]) - 1]
+    assert not any("cuda-toolkit-release-notes" in line for line in lines[: lines.index("sources:")])
     nearest = next(line for line in lines[never:] if line.startswith("    nearest: "))
     assert "torch 2.13.0, CUDA " in nearest
-    assert any(line.startswith(f"{FAR}  unknown: torch 99.0.0 is newer") and "[release: " in line for line in lines)
+    assert any(
+        line.startswith(f"{FAR}  unknown: torch 99.0.0 is newer") and "[release, source " in line for line in lines
+    )
     assert "1 cells, 1 excluded, 1 impossible, 1 unknown" in lines
     assert any(line.split() == ["1", "impossible", "toolkit"] for line in lines)
     assert any(line.split() == ["1", "unknown", "release"] for line in lines)
@@ -79,6 +90,7 @@ def test_without_explain_the_impossible_is_counted_and_said_to_be_there(path: Pa
     assert NEVER not in ran.stdout
     assert "note: combinations left out: 1 impossible, 1 unknown; `imgbuild matrix --explain` says why" in ran.stderr
     assert f"warning: {path}:5:15: CUDA 12.7 was never released" in ran.stderr
+    assert "note:" not in run("matrix", "-f", path, "--explain").stderr
     path.write_text(TEXT.replace(', "12.7"]', "]").replace(", torch==99.0.0]", "]").replace("99*-cuda", "2*-cpu"))
     quiet = run("matrix", "-f", path)
     assert quiet.stdout.splitlines()[-1] == "0 cells, 1 excluded"
@@ -107,11 +119,30 @@ def test_json_has_the_same(path: Path) -> None:
         "unknown": 1,
     }
     assert counts["by_rule"]["impossible"]["toolkit"] == 1
-    assert len(document["warnings"]) == 1
+    assert [warning.split(": ")[1].split()[0] for warning in document["warnings"]] == ["torch", "CUDA"]
     brief = json.loads(run("matrix", "-f", path, "--format", "json").stdout)
     assert "counts" not in brief
     assert "nearest" not in brief["impossible"][0]
     assert [{**cell, "nearest": never["nearest"]} for cell in brief["impossible"]] == [never]
+
+
+def test_the_keys_of_the_json_are_those_that_are_documented(path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/matrix.md").read_text(encoding="utf-8")
+
+    def documented(key: str) -> set[str]:
+        (row,) = re.findall(rf"^\| `{key}` \| (`cell`.*|with .*) \|$", text, re.MULTILINE)
+        return set(re.findall(r"`(\w+)`", row))
+
+    path.write_text(TEXT.replace("debian:bookworm-slim", "ubuntu:20.04"))
+    document = json.loads(run("matrix", "-f", path, "--explain", "--format", "json").stdout)
+    assert set(document) == set(re.findall(r"^\| `(\w+)` \|", text[text.index("| `schema` |") :], re.MULTILINE)[:7])
+    for key in ("cells", "excluded", "impossible"):
+        assert {name for item in document[key] for name in item} == documented(key)
+    assert set(document["unknown"][0]) == documented("impossible")
+    assert set(document["counts"]) == documented("counts")
+    assert "`axes` holds `framework` (such as `torch==2.13.0`), `cuda`, `python`, `base`" in text
+    assert set(document["excluded"][0]["axes"]) == {"framework", "cuda", "python", "base", "extras"}
+    assert set(document["cells"][0]["warnings"][0]) == {"rule", "message", "source"}
 
 
 def test_counts_by_rule_are_of_combinations_and_not_of_reasons(path: Path) -> None:
@@ -193,24 +224,50 @@ def test_assume_new_makes_cells_of_what_is_unknown(path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["12.7", "12.10"])
 def test_a_cuda_that_never_was(path: Path, value: str) -> None:
-    path.write_text(TEXT.replace('[cpu, "12.7"]', f'[cpu, "{value}"]'))
+    path.write_text(PLAIN.replace('[cpu, "12.7"]', f'[cpu, "{value}"]'))
     matrix = load_matrix(path)
     (warning,) = matrix.warnings
     assert warning.startswith(f"{path}:5:15: CUDA {value} was never released; the nearest are 12.")
     assert [cell.axes.cuda for cell in matrix.impossible] == [value]
-    path.write_text(TEXT.replace('[cpu, "12.7"]', '[cpu, "12.6"]'))
+    path.write_text(PLAIN.replace("12.7", "12.6").replace("cu127", "cu126"))
     assert load_matrix(path).warnings == ()
 
 
 def test_a_python_that_is_not_released(path: Path) -> None:
-    text = TEXT.replace('["3.11"]\nbases', '["3.11", "3.99"]\nbases').replace("torch-99*-cuda*", "torch-99*")
-    path.write_text(text.replace(', "12.7"]', "]"))
+    text = PLAIN.replace(', "12.7"]', "]").replace('["3.11"]\nbases', '["3.11", "3.99"]\nbases')
+    path.write_text(text)
     matrix = load_matrix(path)
     (warning,) = matrix.warnings
     assert warning.startswith(f"{path}:6:20: Python 3.99 was not released")
     assert {cell.axes.python for cell in matrix.impossible} == {"3.99"}
-    path.write_text(text.replace(', "12.7"]', "]").replace(', "3.99"', ""))
+    path.write_text(text.replace(', "3.99"', ""))
     assert load_matrix(path).warnings == ()
+
+
+def test_a_release_that_never_was(path: Path) -> None:
+    path.write_text(PLAIN.replace(', "12.7"]', "]").replace("==2.13.0]", "==2.13.0, torch==2.12.77]"))
+    matrix = load_matrix(path)
+    (warning,) = matrix.warnings
+    assert warning.startswith(f"{path}:4:30: torch 2.12.77 ")
+    assert [cell.axes.framework for cell in matrix.impossible] == ["torch==2.12.77"]
+
+
+def test_a_framework_without_facts_is_said_once_and_how_to_mend_it(path: Path) -> None:
+    text = PLAIN.replace("[torch==2.13.0]", "[pytorch==2.13.0, pytorch==2.12.0]").replace(', "12.7"]', "]")
+    text = text.replace("  torch: {image", "  pytorch: {image")
+    path.write_text(text)
+    unknown, empty = load_matrix(path).warnings
+    assert unknown.startswith(f"{path}:4:15: the tables do not know pytorch")
+    mend = "set `facts` of this framework to the project that it is, or to `none`"
+    assert unknown.endswith(f"; {mend}")
+    assert empty == f"{path}:4:3: the matrix has no cells"
+    assert load_matrix(path, assume_new=True).warnings == ()
+    ran = run("build", "-f", path, "--dry-run")
+    assert isinstance(ran.exception, NotKnown)
+    assert mend in ran.exception.hint
+    for facts in ("torch", "none"):
+        path.write_text(text.replace("template: t.j2", f"template: t.j2, facts: {facts}"))
+        assert (len(load_matrix(path).cells), load_matrix(path).warnings) == (2, ())
 
 
 def test_without_facts_about_the_framework_its_surroundings_are_judged(path: Path) -> None:

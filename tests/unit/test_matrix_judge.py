@@ -178,6 +178,26 @@ def test_a_number_that_never_was_is_a_warning_at_its_place(axis: str, alone: str
     assert ids(found) == [CPU311, CPU313, CUDA311, CUDA313]
 
 
+def test_a_release_that_never_was_is_a_warning_at_its_place_and_is_said_once() -> None:
+    text = change("[torch==2.13.0]", "[torch==2.13.0, torch==2.12.7, torch==2.12.8]")
+    judge = Teller(
+        ({"version": "2.12.7", "cuda": None}, "forbidden", "never-was"),
+        ({"version": "2.12.8", "cuda": None}, "unknown", "never-was"),
+    )
+    assert matrix(text, judge).warnings == ("m.yaml:4:30: the message of never-was",)
+    assert matrix(text, Teller()).warnings == ()
+    none = change("template: t.j2", "template: t.j2, facts: none", text)
+    assert matrix(none, judge).warnings == ()
+
+
+def test_what_is_assumed_to_work_is_no_mistake() -> None:
+    text = change("[torch==2.13.0]", "[torch==2.13.0, torch==99.0]")
+    for kind, count in (("unknown", 0), ("forbidden", 1)):
+        judge = Teller(({"version": "99.0", "cuda": None}, kind, "far"))
+        assert len(matrix(text, judge).warnings) == 1
+        assert len(matrix(text, judge, assume_new=True).warnings) == count
+
+
 # --- what names a combination must mean a cell -------------------------------------------------
 
 INCLUDE = 'include:\n  - {framework: torch==2.13.0, cuda: "13.0", python: "3.13"}\n'
@@ -266,6 +286,17 @@ def test_a_pattern_that_matches_only_the_impossible_says_so() -> None:
         f"`{CUDA313}` matches only impossible cells: {CUDA313}: the message of no-wheel",
     )
     assert select(matrix(judge=Teller()), [CUDA313, CPU311]).warnings == ()
+
+
+def test_a_term_that_matches_only_what_is_no_cell_says_so() -> None:
+    text = TEXT + 'exclude: [{match: {cuda: cpu, python: "3.13"}, reason: mine}]\n'
+    assert select(matrix(text, FORBIDS), [], only=["python=3.13"]).warnings == (
+        f"`python=3.13` matches only excluded and impossible cells: {CPU313} is excluded at m.yaml:18:19: mine",
+    )
+    assert select(matrix(judge=DOUBTS), [], only=["cuda=13.0"]).warnings == ()
+    assert select(matrix(judge=FORBIDS), [], skip=["*-cuda*-py3.13"]).warnings == (
+        f"`*-cuda*-py3.13` matches only impossible cells: {CUDA313}: the message of no-wheel",
+    )
 
 
 # --- what is asked -----------------------------------------------------------------------------

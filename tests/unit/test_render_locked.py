@@ -12,7 +12,7 @@ from fake_locks import fake_package, write_fake_locks
 
 from builder.errors import ConfigError, NotLocked, RenderError
 from builder.lock.file import LOCKS
-from builder.lock.requests import DebianRequest, PythonRequest
+from builder.lock.model import DebianRequest, PythonRequest
 from builder.matrix import Cell, load_matrix
 from builder.project import find_project, shipped_data
 from builder.render import Recipe, Renderer, collect, iter_recipes

@@ -145,6 +145,30 @@ def test_a_pattern_that_matches_nothing(matrix: Matrix, pattern: str, warning: s
     assert [cell.id for cell in selection.cells] == ["torch-2.13.0-cpu-py3.11"]
 
 
+def test_a_tag_in_place_of_a_cell(matrix: Matrix) -> None:
+    def warning(text: str) -> str:
+        (found,) = select(matrix, [text]).warnings
+        return found
+
+    assert warning("2.13.0-cuda13.0-py3.11") == (
+        "`2.13.0-cuda13.0-py3.11` matches no cell; it is a tag of `torch-2.13.0-cuda13.0-py3.11`"
+    )
+    aliased = expand(declare(parse(f"{TEXT}aliases: {{newest: '*-cpu-py3.13-horovod'}}\n", "m.yaml")), Path("m.yaml"))
+    assert select(aliased, ["newest"]).warnings == (
+        "`newest` matches no cell; it is a tag of `torch-2.13.0-cpu-py3.13-horovod`",
+    )
+
+
+def test_cells_are_named_one_by_one_as_by_globs(matrix: Matrix) -> None:
+    some = [cell.id for cell in matrix.cells][1::3]
+    assert ids(matrix, *reversed(some)) == some
+    assert ids(matrix, *some, "*-cuda*-horovod") == [
+        cell.id for cell in matrix.cells if cell.id in some or ("cuda" in cell.id and "horovod" in cell.id)
+    ]
+    assert ids(matrix, skip=tuple(some)) == [cell.id for cell in matrix.cells if cell.id not in some]
+    assert ids(matrix, only=tuple(some)) == some
+
+
 def test_a_term_that_matches_nothing(matrix: Matrix) -> None:
     selection = select(matrix, [], only=["python=3.12"])
     assert selection.cells == ()
@@ -168,7 +192,7 @@ def test_a_term_that_matches_nothing(matrix: Matrix) -> None:
 def test_terms_that_are_not_terms(matrix: Matrix, term: str, message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as only:
         select(matrix, [], only=[term])
-    assert (only.value.where, only.value.message, only.value.hint) == ("only", message, hint)
+    assert (only.value.where, only.value.message, only.value.hint) == ("--only", message, hint)
     with pytest.raises(ConfigError) as skip:
         select(matrix, [], skip=[term])
-    assert skip.value.where == "skip"
+    assert skip.value.where == "--skip"

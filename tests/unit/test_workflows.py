@@ -96,6 +96,13 @@ def test_the_nested_matrices_fit_together() -> None:
     assert used - {"matrix"} == {"id", "name", "cells"}
 
 
+def test_a_job_that_is_run_again_replaces_its_artifacts() -> None:
+    """Names of artifacts belong to a run, and not to one attempt: without `overwrite` a second one cannot upload."""
+    uploads = [step["with"] for _, step in steps() if str(step.get("uses")).startswith("actions/upload-artifact@")]
+    assert [upload["overwrite"] for upload in uploads] == [True, True]
+    assert len({upload["name"] for upload in uploads}) == 2
+
+
 def test_ci_runs_what_anyone_can_run() -> None:
     assert [step["run"] for name, step in steps() if name == "ci.yml" and "run" in step] == [".ci/run"]
 

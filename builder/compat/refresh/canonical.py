@@ -34,7 +34,18 @@ _ORDER: Final = (
         "requires",
         "note",
     ),
-    *("builds", "extras", "companions", "broken_pythons", "notes", "rows", "source", "confidence"),
+    *(
+        "builds",
+        "absent",
+        "extras",
+        "companions",
+        "broken_pythons",
+        "notes",
+        "compilers",
+        "rows",
+        "source",
+        "confidence",
+    ),
 )
 _RANK: Final = {key: rank for rank, key in enumerate(_ORDER)}
 # Lists whose order means nothing; every other list keeps the order in which it was written.
@@ -122,6 +133,8 @@ def _build_key(record: object) -> tuple[object, ...]:
 _RECORD_KEYS: Final = {
     "rows": _row_key,
     "builds": _build_key,
+    "absent": _build_key,
+    "compilers": lambda record: version_key(_text(record, "cxx")),
     "extras": lambda record: (_text(record, "name"), version_key(_text(record, "versions"))),
     "companions": lambda record: (_text(record, "project"), version_key(_text(record, "releases"))),
 }

@@ -10,6 +10,7 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -151,6 +152,10 @@ def refresh(refresher: Refresher, names: Sequence[str], today: str) -> tuple[dic
     return pending, removed
 
 
+# Lists of a row whose entries say themselves how they are known.
+_PARTS: Final = ("builds", "absent", "extras", "companions")
+
+
 def counts_of(tables: Path) -> str:
     """What the tables hold, as a Markdown table."""
     lines = [
@@ -162,7 +167,8 @@ def counts_of(tables: Path) -> str:
         rows = records(table.get("rows"))
         parts = [
             *rows,
-            *(item for row in rows for key in ("builds", "extras", "companions") for item in records(row.get(key))),
+            *records(table.get("compilers")),
+            *(item for row in rows for key in _PARTS for item in records(row.get(key))),
         ]
         told = [
             len([part for part in parts if part.get("confidence") == word]) for word in ("read", "inferred", "unknown")

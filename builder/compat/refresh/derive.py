@@ -143,3 +143,5 @@ def _row_contents(row: Mapping[str, object]) -> Iterator[str]:
                 yield f"{key} {record.get(name)} of {version}"
     for build in records(row.get("builds")):
         yield f"build {build.get('cuda')} {build.get('distribution', '')} of series {row.get('series')}"
+    for absent in records(row.get("absent")):
+        yield f"that series {row.get('series')} has no build {absent.get('cuda')}"

@@ -272,7 +272,10 @@ def with_sources(table: Table) -> Table:
     used = {
         str(name)
         for row in records(table.get("rows"))
-        for record in (row, *(item for key in ("builds", "extras", "companions") for item in records(row.get(key))))
+        for record in (
+            row,
+            *(item for key in ("builds", "absent", "extras", "companions") for item in records(row.get(key))),
+        )
         for name in texts_of(record.get("source"))
     }
     named = {**mapping(table.get("sources")), **{name: text for name, text in SOURCES.items() if name in used}}

@@ -49,10 +49,10 @@ def base_tag(combination: Combination, facts: Facts) -> Iterator[Said]:
 
 def _odd_tag(tag: Tag, facts: Facts, index: Index) -> Said:
     """A tag that does not name version, flavour and system."""
-    example = f"12.4.1-devel-ubuntu22.04, as {listed(in_order(facts.images)[-1:])} for the version"
     parts = tag.text.split("-")
     said = f"nvidia/cuda:{tag.text} is not of the form <version>-<flavour>-<system>"
     if parts[0] == "latest" or all(part.isdigit() for part in parts[0].split(".")):
+        example = next(iter(nearest_tags(tag, facts, 1)), "12.4.1-devel-ubuntu22.04")
         return forbidden(f"{said}, which every one of its tags has, such as {example}", index.tables)
     return unknown(said, index.tables)
 
@@ -99,10 +99,12 @@ def _rank_tags(tag: Tag, facts: Facts) -> list[str]:
 
     def distance(images: ImageTags, system: str, own: str) -> tuple[object, ...]:
         version = numbers_of(images.version)
+        # A tag without a version, such as `latest`, is nearest to the newest.
+        near = (*wanted, 0, 0)[:3] if wanted else version
         return (
-            version[0] != (wanted or (0,))[0],
-            abs(version[1] - (*wanted, 0, 0)[1]),
-            _system_distance(system, tag) + _flavour_distance(own, flavour) + abs(version[2] - (*wanted, 0, 0, 0)[2]),
+            version[0] != near[0],
+            abs(version[1] - near[1]),
+            _system_distance(system, tag) + _flavour_distance(own, flavour) + abs(version[2] - near[2]),
             tuple(-number for number in version),
             tuple(-number for number in numbers_of(system)),
             own,

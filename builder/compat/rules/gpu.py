@@ -87,12 +87,20 @@ def serving(view: View, gpus: tuple[str, ...]) -> tuple[tuple[Build, ...], tuple
         return were_read(view.for_gpu), ()
     sure, perhaps = [], []
     for build in view.for_gpu:
+        if any(_too_old(build, gpu, view.index) for gpu in gpus):
+            continue
         answers = [serves(build, view.index.capability(gpu)) for gpu in gpus]
         if all(answers) and _sure(build) and build.origin.confidence is Confidence.READ:
             sure.append(build)
         elif all(answer is not False for answer in answers) or not _sure(build):
             perhaps.append(build)
     return tuple(sure), tuple(perhaps)
+
+
+def _too_old(build: Build, gpu: str, index: Index) -> bool:
+    """Whether the compiler of its CUDA makes no code for a GPU, so that the build has none, whatever is known of it."""
+    oldest = index.oldest_code.get(build.cuda)
+    return oldest is not None and index.capability(gpu) < oldest
 
 
 def gpu_arch(combination: Combination, facts: Facts) -> Iterator[Said]:
@@ -113,12 +121,15 @@ def gpu_arch(combination: Combination, facts: Facts) -> Iterator[Said]:
     said = False
     for gpu in combination.gpus:
         capability = view.index.capability(gpu)
-        if any(serves(build, capability) for build in view.for_gpu):
+        if any(serves(build, capability) and not _too_old(build, gpu, view.index) for build in view.for_gpu):
             continue
         said = True
         build = _most_like(view.for_gpu, capability)
+        gone = [one for one in view.row.absent if one.origin.confidence is Confidence.READ] if view.row else []
+        none = f", and there is none for CUDA {listed([one.cuda for one in gone], 'or')}" if gone else ""
         yield forbidden(
-            f"{name} {_which(view)} has no code for {named(gpu, view.index)}: {_codes(build)}", _origin(build)
+            f"{name} {_which(view)} has no code for {named(gpu, view.index)}: {_codes(build)}{none}",
+            "; ".join(map(str, (_origin(build), *(one.origin for one in gone[:1])))),
         )
     if not said:
         yield forbidden(f"no single build of {name} has code for {listed(combination.gpus)}", _origin(view.for_gpu[0]))

@@ -13,9 +13,6 @@ from builder.compat.rules.versions import allows, numbers_of
 from builder.compat.rules.view import view_of
 
 _FRAMEWORKS = {"tensorflow-cpu": "tensorflow"}
-# The first GCC whose support of a standard is complete enough to compile the frameworks' headers.
-_GCC = {"c++14": 5, "c++17": 8, "c++20": 10}
-_GCC_SOURCE = "https://gcc.gnu.org/projects/cxx-status.html; horovod/horovod:docs/install.rst@v0.28.1 (g++-8 for C++17)"
 _CMAKE_SOURCE = "horovod/horovod:docs/install.rst@v0.28.1; horovod 0.28.1 built with CMake 3.25, 3.31 and 4"
 
 
@@ -26,11 +23,9 @@ def _asked(combination: Combination) -> tuple[bool, str | None]:
     return False, None
 
 
-def _adaptation(combination: Combination, facts: Facts, release: str) -> Adaptation | None:
-    """The first adaptation, the most particular one, that is about this combination."""
-    framework = _FRAMEWORKS.get(combination.package, combination.package)
-    _, version = _asked(combination)
-    python = (combination.python or "").rstrip("t")
+def _adaptation(package: str, release: str, version: str | None, python: str, facts: Facts) -> Adaptation | None:
+    """The first adaptation, the most particular one, that is about these; any version where it is None."""
+    framework = _FRAMEWORKS.get(package, package)
     key = (framework, release, version, python)
     held = index_of(facts).adaptations
     if key not in held:
@@ -50,6 +45,18 @@ def _adaptation(combination: Combination, facts: Facts, release: str) -> Adaptat
     return held[key]
 
 
+def builds_with(package: str, release: str, version: str, facts: Facts) -> bool:
+    """Whether this version of Horovod is known to build and work with a release of a framework, on some Python."""
+    return any(
+        adaptation.works is True
+        and adaptation.origin.confidence is Confidence.READ
+        and adaptation.framework == _FRAMEWORKS.get(package, package)
+        and allows(adaptation.specifier, release)
+        and allows(adaptation.horovod, version)
+        for adaptation in facts.horovod
+    )
+
+
 def horovod(combination: Combination, facts: Facts) -> Iterator[Said]:
     """Horovod does not build against this framework, nobody knows, or it takes an adaptation."""
     asked, version = _asked(combination)
@@ -66,14 +73,15 @@ def horovod(combination: Combination, facts: Facts) -> Iterator[Said]:
             facts.horovod[0].origin,
         )
         return
-    adaptation = _adaptation(combination, facts, view.release)
+    adaptation = _adaptation(combination.package, view.release, version, (combination.python or "").rstrip("t"), facts)
     if adaptation is None:
         yield unknown(f"no source says whether {pair} build and work together", view.index.tables)
         return
     steps = f": {'; '.join(adaptation.steps)}" if adaptation.steps else ""
     if adaptation.works is None or adaptation.origin.confidence is not Confidence.READ:
         known = f": {adaptation.warning}" if adaptation.warning else steps
-        yield unknown(f"no source says whether {pair} work together{known}", adaptation.origin)
+        probably = f"; it probably takes what near releases take{known}" if known else ""
+        yield unknown(f"nobody is known to have tried whether {pair} work together{probably}", adaptation.origin)
     elif not adaptation.works:
         why = f": {adaptation.warning}" if adaptation.warning else steps
         yield forbidden(f"{pair} do not work together{why}", adaptation.origin)
@@ -91,13 +99,15 @@ def horovod_compiler(combination: Combination, facts: Facts) -> Iterator[Said]:
     view = view_of(combination, facts)
     if not asked or system is None or view.row is None:
         return
-    needed = _GCC.get(view.row.cxx or "")
-    if needed is not None and system.gcc is not None and numbers_of(system.gcc) < (needed,):
-        yield forbidden(
-            f"horovod against {combination.package} {view.release} needs {str(view.row.cxx).upper()}, GCC {needed} or "
-            f"later; {system.name} has GCC {system.gcc}",
-            f"{_GCC_SOURCE}; {view.row.origin}",
+    needed = facts.compilers.get(view.row.cxx or "")
+    if needed is not None and system.gcc is not None and numbers_of(system.gcc) < numbers_of(needed.gcc):
+        said = (
+            f"horovod against {combination.package} {view.release} needs {needed.cxx.upper()}, GCC {needed.gcc} or "
+            f"later; {system.name} has GCC {system.gcc}"
         )
+        source = f"{needed.origin}; {system.origin}"
+        read = needed.origin.confidence is Confidence.READ
+        yield forbidden(said, source) if read else unknown(f"probably {said}", source)
     yield from _cmake(system)
 
 

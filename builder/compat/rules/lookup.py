@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from packaging.version import Version
 
-from builder.compat.model import Adaptation, Build, Facts, Gpu, ImageTags, Project, Row, System, Toolkit
+from builder.compat.model import Adaptation, Build, Confidence, Facts, Gpu, ImageTags, Project, Row, System, Toolkit
 from builder.compat.rules.versions import in_order, numbers_of, version_of
 
 T = TypeVar("T")
@@ -163,6 +163,15 @@ class Index:
             for capability in toolkit.sass or ():
                 first.setdefault(numbers_of(capability), toolkit if place else None)
         return first
+
+    @cached_property
+    def oldest_code(self) -> dict[str, tuple[int, ...]]:
+        """By toolkit, the oldest compute capability that its compiler makes code for, where that was read."""
+        return {
+            toolkit.version: min(map(numbers_of, toolkit.sass))
+            for toolkit in self._toolkits.values()
+            if toolkit.sass and (toolkit.arch_origin or toolkit.origin).confidence is Confidence.READ
+        }
 
     @cached_property
     def pythons(self) -> list[str]:

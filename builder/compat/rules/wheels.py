@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from builder.compat.model import CPU, Build, Combination, Confidence, Facts, Row
@@ -9,6 +10,8 @@ from builder.compat.rules.lookup import index_of
 from builder.compat.rules.said import Said, forbidden, unknown, warning
 from builder.compat.rules.versions import allows, in_order, is_free_threaded, listed, numbers_of, python_of
 from builder.compat.rules.view import DRIVER_QUESTION, View, brought, pythons_of, shown, view_of, were_read
+
+_FEW = 3
 
 
 def toolkit_of(combination: Combination) -> str | None:
@@ -67,19 +70,30 @@ def _around(version: str, known: list[str]) -> str:
 def cuda_build(combination: Combination, facts: Facts) -> Iterator[Said]:
     """The release has no build for this CUDA."""
     view = view_of(combination, facts)
-    if view.row is None or combination.cuda is None or view.with_cuda or not view.builds:
+    if view.row is None or combination.cuda is None or view.with_cuda:
         return
     if toolkit_of(combination) is not None and not _is_toolkit(combination.cuda, facts):
         return
     name = f"{combination.package} {view.release}"
+    if not view.builds:
+        # A release that the lists of builds pass over; a project without any builds is not about CUDA.
+        if view.project is not None and any(row.builds for row in view.project.rows):
+            yield unknown(f"no source says which builds {name} has", view.row.origin)
+        return
     asked = "build without CUDA" if combination.cuda == CPU else f"build for CUDA {combination.cuda}"
     read = were_read(view.builds) or view.builds
+    gone = next((one for one in view.row.absent if one.cuda == combination.cuda), None)
+    if gone is not None and gone.origin.confidence is Confidence.READ:
+        yield forbidden(f"{name} has no {asked}; known are {_names(view.builds)}", gone.origin)
+        return
     said = f"{name} has no {asked}; its builds are {_names(read)}"
+    if combination.cuda == CPU and f"{combination.package}-cpu" in facts.projects:
+        said += f"; the project without CUDA is {combination.package}-cpu"
     if _list_was_read(view):
         of_cuda = tuple(build for build in read if build.cuda != CPU)
         yield forbidden(said, _origins(of_cuda or read))
     else:
-        yield unknown(f"no source lists every build of {name}; known are {_names(view.builds)}", view.row.origin)
+        yield unknown(f"no source lists every build of {name}; known are {_names(view.builds)}", _origins(view.builds))
 
 
 def _is_toolkit(cuda: str, facts: Facts) -> bool:
@@ -105,7 +119,10 @@ def _list_was_read(view: View) -> bool:
 
 
 def _origins(builds: tuple[Build, ...]) -> str:
-    return "; ".join(dict.fromkeys(source for build in builds for source in build.origin.sources))
+    """The sources of a list of builds: those that speak of several of them, for they are such lists; else some."""
+    told = Counter(source for build in builds for source in build.origin.sources)
+    lists = [source for source, number in told.items() if number > 1]
+    return "; ".join((lists or list(told))[:_FEW])
 
 
 def channel(combination: Combination, facts: Facts) -> Iterator[Said]:
