@@ -153,7 +153,7 @@ def _lock_python(
 ) -> list[Entry]:
     from builder.lock.documents import environment_text
     from builder.resolve.machine import lock_environments
-    from builder.resolve.plan import changes, previous_environment
+    from builder.resolve.plan import environment_changes, previous_environment
 
     found = lock_environments(
         asked.environments,
@@ -170,7 +170,7 @@ def _lock_python(
         text = environment_text(lock)
         if before is None or environment_text(before) != text or _differs(path, text):
             entry.status = "changed" if before is not None else "new"
-            entry.changes = changes(before.packages if before is not None else {}, lock.packages)
+            entry.changes = environment_changes(environment, before, lock)
             new.append(lock)
         entries.append(entry)
     return entries
@@ -198,7 +198,7 @@ def _lock_bases(
     from builder.lock import Bases
     from builder.lock.documents import base_text
     from builder.resolve.machine import lock_bases
-    from builder.resolve.plan import changes, debian_versions, previous_base
+    from builder.resolve.plan import base_changes, previous_base
 
     found = lock_bases(
         asked.grounds,
@@ -218,29 +218,23 @@ def _lock_bases(
         text = base_text(lock)
         if before is None or base_text(before) != text or _differs(path, text):
             entry.status = "changed" if before is not None else "new"
-            entry.changes = (
-                *changes(_identity(before), _identity(lock)),
-                *changes(debian_versions(before), debian_versions(lock)),
-            )
+            entry.changes = base_changes(ground, before, lock)
             new.append(lock)
         entries.append(entry)
     return entries
 
 
-def _identity(lock: BaseLock | None) -> dict[str, str]:
-    return {} if lock is None else {"digest": lock.digest or f"none, {lock.why}"}
-
-
 def _check(asked: Survey, locks: Locks, unneeded: Sequence[Path], part: str, format_: str) -> None:
     """Says what is not locked, and what is and need not be; without network, engine or uv."""
     from builder.lock.documents import base_text, environment_text
-    from builder.resolve.plan import missing, missing_debian, unasked, unasked_debian
+    from builder.lock.file import missing_python
+    from builder.resolve.plan import missing_debian, unasked, unasked_debian
 
     entries: list[Entry] = []
     for environment in asked.environments if part != "debian" else ():
         path, lock = locks.python_path(environment.name), locks.environment(environment.name)
         entry = Entry(kind="environment", name=environment.name, path=path, cells=environment.cells)
-        entry.missing = missing(environment, lock)
+        entry.missing = missing_python(lock, environment.requests)
         if lock is not None and locks.owns(path):
             entry.leftover = (*unasked(environment, lock), *_form(path, environment_text(lock)))
         entries.append(entry)

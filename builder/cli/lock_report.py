@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +38,16 @@ def report(entries: Sequence[Entry], unneeded: Sequence[Path], dry_run: bool, fo
     changed = [entry for entry in entries if entry.status != "unchanged"]
     for entry in changed:
         click.echo(f"{entry.path}: {would}{'written' if entry.status == 'new' else 'changed'}")
-        for change in entry.changes if entry.status == "changed" else ():
-            click.echo(f"    {change}")
         if entry.status == "new":
-            click.echo(f"    {_count(entry.changes, 'package')}")
-        click.echo(f"    in {_several(entry.cells)}")
+            click.echo(f"    {_count({change.package for change in entry.changes}, 'package')}")
+            click.echo(f"    in {_several(entry.cells)}")
+            continue
+        for cells, changes in _by_cells(entry.changes):
+            for change in changes:
+                click.echo(f"    {change}")
+            click.echo(f"    in {_several(cells)}" if cells else "    in no cell")
+        if not entry.changes:
+            click.echo("    the same packages, written anew")
     for path in unneeded:
         click.echo(f"{path}: {would}removed, it belongs to no cell")
     if not changed and not unneeded:
@@ -62,7 +67,12 @@ def echo_json(entries: Sequence[Entry], unneeded: Sequence[Path]) -> None:
                 "status": entry.status,
                 "cells": list(entry.cells),
                 "changes": [
-                    {"package": change.package, "before": change.before, "after": change.after}
+                    {
+                        "package": change.package,
+                        "before": change.before,
+                        "after": change.after,
+                        "cells": list(change.cells),
+                    }
                     for change in entry.changes
                 ],
                 "missing": list(entry.missing),
@@ -79,27 +89,32 @@ def _cells(entries: Iterable[Entry]) -> list[str]:
     return list(dict.fromkeys(cell for entry in entries for cell in entry.cells))
 
 
+def _by_cells(changes: Iterable[Change]) -> list[tuple[tuple[str, ...], list[Change]]]:
+    """Changes that concern the same cells, together."""
+    found: dict[tuple[str, ...], list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.cells, []).append(change)
+    return list(found.items())
+
+
 def _several(cells: Sequence[str]) -> str:
     return ", ".join(cells[:5]) + (f" and {len(cells) - 5} more" if len(cells) > 5 else "")
 
 
-def _count(things: Sequence[object], name: str) -> str:
+def _count(things: Collection[object], name: str) -> str:
     return f"{len(things)} {name}" + ("" if len(things) == 1 else "s")
 
 
 def fail(entries: Sequence[Entry], unneeded: Sequence[Path]) -> None:
     hint = "run `imgbuild lock`, look at what it changes, and commit it"
-    lacking = [entry for entry in entries if entry.missing]
+    lacking = [entry.path for entry in entries if entry.missing]
     if lacking:
-        cells = _cells(lacking)
-        raise NotLocked(
-            f"{_count(lacking, 'lock file')} lack what {_several(cells)} ask for",
-            where=str(lacking[0].path.parent),
-            hint=hint,
-        )
-    differing = [str(entry.path) for entry in entries if entry.leftover] + [str(path) for path in unneeded]
+        what = f"cells ask for what is not locked, in {_count(lacking, 'lock file')}"
+        raise NotLocked(what, where=str(lacking[0]), hint=hint)
+    differing = [entry.path for entry in entries if entry.leftover] + list(unneeded)
     if differing:
-        raise Differs(f"{_count(differing, 'lock file')} hold what nothing asks for", where=differing[0], hint=hint)
+        what = f"{_count(differing, 'lock file')} would be written in another way"
+        raise Differs(what, where=str(differing[0]), hint=hint)
 
 
 def report_check(entries: Sequence[Entry], unneeded: Sequence[Path], format_: str) -> None:

@@ -55,7 +55,7 @@ def render(
     # the files hold: the first finds out which files differ, and the second renders those cells again.
     wanted: set[str] = set()
     wheels: set[str] = set()
-    differing: set[str] = set()
+    differing: dict[str, None] = {}
     changed: list[Cell] = []
     for recipe in iter_recipes(cells, project):
         wheels.update(directory.path for directory in recipe.wheels)
@@ -63,7 +63,7 @@ def render(
         wanted.update(file.path for file in new)
         found = [file.path for file in new if not is_written(output / file.path, file.data, file.mode)]
         if found:
-            differing.update(found)
+            differing.update(dict.fromkeys(found))
             changed.append(recipe.cell)
     if check:
         # Some of the cells leave open what the others need.
@@ -85,15 +85,18 @@ def render(
         return
     refuse_obstacles(output / path for path in sorted(differing))
     unchanged = len(wanted) - len(differing)
+    if dry_run:
+        for path in differing:
+            click.echo(f"would write {output / path}")
+        changed = []
     for recipe in iter_recipes(changed, project):
         for file in _files(recipe):
             if file.path not in differing:
                 continue
-            differing.remove(file.path)
+            del differing[file.path]
             target = output / file.path
-            if not dry_run:
-                write_output(target, file.data, file.mode)
-            click.echo(f"{'would write' if dry_run else 'wrote'} {target}")
+            write_output(target, file.data, file.mode)
+            click.echo(f"wrote {target}")
     click.echo(f"{unchanged} files unchanged")
 
 

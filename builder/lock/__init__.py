@@ -5,22 +5,24 @@ from __future__ import annotations
 from builder.lock.bases import BasePin, Bases, Pins, Resolver
 from builder.lock.model import (
     BaseLock,
-    DebianClosure,
+    DebianRequest,
     EnvironmentLock,
     LockedPackage,
     MadeBase,
-    PythonClosure,
+    PythonRequest,
+    Requests,
 )
 
 __all__ = [
     "BaseLock",
     "BasePin",
     "Bases",
-    "DebianClosure",
+    "DebianRequest",
     "EnvironmentLock",
     "LockedPackage",
     "MadeBase",
     "Pins",
-    "PythonClosure",
+    "PythonRequest",
+    "Requests",
     "Resolver",
 ]

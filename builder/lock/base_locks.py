@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder.engine.bootstrap import BootstrapRecipe
 from builder.errors import NotLocked
+from builder.lock.model import ARCHITECTURE
 from builder.matrix import Base, Bootstrap
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 UPGRADE = "run `imgbuild lock --upgrade debian`, and commit what it writes"
 """The hint where the distribution's archive has moved on."""
-
-ARCHITECTURES = ("amd64", "arm64", "ppc64le", "s390x", "riscv64", "arm", "386")
-"""Of engines on which bases are made, as images spell them."""
 
 
 def base_lock(locks: Locks, base: Base) -> BaseLock | None:
@@ -49,22 +47,32 @@ def misfits(lock: BaseLock, base: Base) -> tuple[str, ...]:
         found.append(f"its digest is {lock.digest}, and the base has {base.digest}")
     if lock.digest is None and (lock.made is None or base.bootstrap is None):
         found.append("it has neither a digest nor an equivalent that can be made")
-    if lock.made is not None and base.bootstrap is not None and lock.made.recipe not in _recipes(base.bootstrap):
+    if lock.made is not None and base.bootstrap is not None and lock.made.recipe != _recipe(base.bootstrap).sha256:
         found.append("the base's equivalent was made by another recipe")
     return tuple(found)
 
 
-def _recipes(bootstrap: Bootstrap) -> frozenset[str]:
-    # The engine's architecture is part of a recipe, and no engine needs to be asked for this.
-    return frozenset(
-        BootstrapRecipe(
-            distribution=bootstrap.distribution,
-            suite=bootstrap.suite,
-            include=bootstrap.include,
-            architecture=architecture,
-        ).sha256
-        for architecture in ARCHITECTURES
+def _recipe(bootstrap: Bootstrap) -> BootstrapRecipe:
+    return BootstrapRecipe(
+        distribution=bootstrap.distribution,
+        suite=bootstrap.suite,
+        include=bootstrap.include,
+        architecture=ARCHITECTURE,
     )
+
+
+def fit_engine(architecture: str, where: str) -> None:
+    """Refuses an engine that builds for other machines than those that locks are for.
+
+    Raises:
+        NotLocked: it does.
+    """
+    if architecture != ARCHITECTURE:
+        raise NotLocked(
+            f"is for {ARCHITECTURE}, and the engine builds for {architecture}",
+            where=where,
+            hint=f"name an engine on {ARCHITECTURE} with DOCKER_HOST or `docker context`",
+        )
 
 
 def locked_digest(base: Base, lock: BaseLock) -> str:

@@ -23,7 +23,7 @@ from builder.engine.bootstrap import BootstrappedBase, bases_of, packages_of
 from builder.engine.connection import Engine
 from builder.engine.errors import BaseUnavailable, RegistryError, RegistryUnreachable
 from builder.errors import BaseError
-from builder.lock.base_locks import archive_moved, base_lock, locked_digest, locked_made
+from builder.lock.base_locks import archive_moved, base_lock, fit_engine, locked_digest, locked_made
 from builder.lock.origins import bootstrap_recipe, make_locally, registry_digest_of, registry_reference
 from builder.matrix import Base
 from builder.records import Records
@@ -112,6 +112,8 @@ class Resolver:
         pending: list[str] = []
         for base in {base.name: base for base in bases}.values():
             lock = base_lock(self.locks, base) if self.locks is not None else None
+            if self.locks is not None and lock is not None:
+                fit_engine(self.engine.info().architecture, str(self.locks.base_path(base.name)))
             pin = self._pin(base, lock)
             if pin is None:
                 pending.append(base.name)

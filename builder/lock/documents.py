@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 
 from builder.lock.model import (
+    ARCHITECTURE,
     BaseLock,
-    DebianClosure,
+    DebianRequest,
     EnvironmentLock,
     LockedPackage,
     MadeBase,
-    PythonClosure,
+    PythonRequest,
 )
 from builder.lock.reading import LINE, Reader, decoded
 
@@ -39,74 +40,62 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 def environment_text(lock: EnvironmentLock) -> str:
     """The content of an environment's lock file: the same for equal locks."""
-    packages = [
-        f"    {_json(name)}: {_json({'version': p.version, 'file': p.file, 'sha256': p.sha256})}"
+    packages = (
+        f"{_json(name)}: {_json({'version': p.version, 'file': p.file, 'sha256': p.sha256})}"
         for name, p in sorted(lock.packages.items())
-    ]
-    requests = [
+    )
+    requests = (
         _block(
             {
-                "requirements": _json(list(closure.requirements)),
-                "after": _json(list(closure.after)),
-                "deps": _json(closure.deps),
-                "installs": _lines(map(_json, closure.installs), "[]", 6),
+                "requirements": _json(request.requirements),
+                "after": _json(request.after),
+                "deps": _json(request.deps),
+                "installs": _lines(map(_json, lock.installs[request]), "[]", 6),
             },
             4,
         )
-        for closure in sorted(lock.closures, key=_python_order)
-    ]
-    return (
-        _block(
-            {
-                "format": _json(PYTHON_FORMAT),
-                "environment": _json(lock.name),
-                "constraints": _json(lock.constraints),
-                "packages": "{\n" + ",\n".join(packages) + "\n  }" if packages else "{}",
-                "requests": "[\n" + ",\n".join("    " + request for request in requests) + "\n  ]"
-                if requests
-                else "[]",
-            },
-            0,
-        )
-        + "\n"
+        for request in sorted(lock.installs, key=lambda request: request.order)
+    )
+    return _document(
+        {
+            "format": _json(PYTHON_FORMAT),
+            "environment": _json(lock.name),
+            "architecture": _json(ARCHITECTURE),
+            "constraints": _json(lock.constraints),
+            "packages": _lines(packages, "{}", 2),
+            "requests": _lines(requests, "[]", 2),
+        }
     )
 
 
 def base_text(lock: BaseLock) -> str:
     """The content of a base's lock file: the same for equal locks."""
-    made = (
-        "null"
-        if lock.made is None
-        else _block({"recipe": _json(lock.made.recipe), "packages": _versions(lock.made.packages, 4)}, 2)
-    )
-    requests = [
+    made = lock.made
+    requests = (
         _block(
             {
-                "packages": _json(list(closure.packages)),
-                "after": _json(list(closure.after)),
-                "installs": _versions(closure.installs, 6),
+                "packages": _json(request.packages),
+                "after": _json(request.after),
+                "installs": _versions(lock.installs[request], 6),
             },
             4,
         )
-        for closure in sorted(lock.closures, key=_debian_order)
-    ]
-    return (
-        _block(
-            {
-                "format": _json(BASE_FORMAT),
-                "base": _json(lock.name),
-                "image": _json(lock.image),
-                "refreshed": _json(lock.refreshed),
-                "digest": _json(lock.digest),
-                "why": _json(lock.why),
-                "made": made,
-                "requests": "[\n" + ",\n".join("    " + request for request in requests) + "\n  ]"
-                if requests
-                else "[]",
-            },
-            0,
-        )
-        + "\n"
+        for request in sorted(lock.installs, key=lambda request: request.order)
+    )
+    return _document(
+        {
+            "format": _json(BASE_FORMAT),
+            "base": _json(lock.name),
+            "architecture": _json(ARCHITECTURE),
+            "image": _json(lock.image),
+            "refreshed": _json(lock.refreshed),
+            "digest": _json(lock.digest),
+            "why": _json(lock.why),
+            "made": "null"
+            if made is None
+            else _block({"recipe": _json(made.recipe), "packages": _versions(made.packages, 4)}, 2),
+            "requests": _lines(requests, "[]", 2),
+        }
     )
 
 
@@ -122,19 +111,22 @@ def parse_environment(data: bytes, where: str, name: str) -> EnvironmentLock:
         ConfigError: it is malformed, or its parts do not fit together.
     """
     top = Reader(decoded(data, where), where)
-    top.keys("format", "environment", "constraints", "packages", "requests")
-    top["format"].exactly(PYTHON_FORMAT)
-    top["environment"].exactly(name)
+    top.keys("format", "environment", "architecture", "constraints", "packages", "requests")
+    _head(top, PYTHON_FORMAT, "environment", name)
     constraints = top["constraints"].text(LINE)
     if constraints and not _SHA256.fullmatch(constraints):
         top["constraints"].fail("is not a SHA-256 in hexadecimal digits, or empty")
     packages = {key: _package(key, value) for key, value in top["packages"].members(_PROJECT)}
-    closures = tuple(_python_closure(value, packages) for value in top["requests"].items())
-    _once([(c.requirements, c.after, c.deps) for c in closures], top["requests"])
-    unused = packages.keys() - {name for closure in closures for name in closure.installs}
+    installs: dict[PythonRequest, tuple[str, ...]] = {}
+    for value in top["requests"].items():
+        request, names = _python_request(value, packages)
+        if request in installs:
+            value.fail("is there twice")
+        installs[request] = names
+    unused = packages.keys() - {name for names in installs.values() for name in names}
     if unused:
         top["packages"][min(unused)].fail("is installed by no request")
-    return EnvironmentLock(name=name, constraints=constraints, packages=packages, closures=closures)
+    return EnvironmentLock(name=name, constraints=constraints, packages=packages, installs=installs)
 
 
 def parse_base(data: bytes, where: str, name: str) -> BaseLock:
@@ -144,9 +136,8 @@ def parse_base(data: bytes, where: str, name: str) -> BaseLock:
         ConfigError: it is malformed, or its parts do not fit together.
     """
     top = Reader(decoded(data, where), where)
-    top.keys("format", "base", "image", "refreshed", "digest", "why", "made", "requests")
-    top["format"].exactly(BASE_FORMAT)
-    top["base"].exactly(name)
+    top.keys("format", "base", "architecture", "image", "refreshed", "digest", "why", "made", "requests")
+    _head(top, BASE_FORMAT, "base", name)
     digest = None if top["digest"].value is None else top["digest"].text(_DIGEST, "a digest `sha256:…`, or null")
     made = None
     if top["made"].value is not None:
@@ -156,8 +147,12 @@ def parse_base(data: bytes, where: str, name: str) -> BaseLock:
             recipe=reader["recipe"].text(_SHA256, "a SHA-256 in hexadecimal digits"),
             packages=_debian_versions(reader["packages"]),
         )
-    closures = tuple(_debian_closure(value) for value in top["requests"].items())
-    _once([(c.packages, c.after) for c in closures], top["requests"])
+    installs: dict[DebianRequest, dict[str, str]] = {}
+    for value in top["requests"].items():
+        request, versions = _debian_request(value)
+        if request in installs:
+            value.fail("is there twice")
+        installs[request] = versions
     return BaseLock(
         name=name,
         image=top["image"].text(LINE),
@@ -165,8 +160,16 @@ def parse_base(data: bytes, where: str, name: str) -> BaseLock:
         digest=digest,
         why=top["why"].text(LINE),
         made=made,
-        closures=closures,
+        installs=installs,
     )
+
+
+def _head(top: Reader, format_: str, kind: str, name: str) -> None:
+    """Refuses a file of another format, of something else, or for other machines."""
+    top["format"].exactly(format_)
+    top[kind].exactly(name)
+    if top["architecture"].value != ARCHITECTURE:
+        top["architecture"].fail(f"is {_json(top['architecture'].value)}, and imgbuild locks for {ARCHITECTURE} only")
 
 
 def _package(name: str, reader: Reader) -> LockedPackage:
@@ -201,7 +204,7 @@ def _package(name: str, reader: Reader) -> LockedPackage:
     )
 
 
-def _python_closure(reader: Reader, packages: Mapping[str, LockedPackage]) -> PythonClosure:
+def _python_request(reader: Reader, packages: Mapping[str, LockedPackage]) -> tuple[PythonRequest, tuple[str, ...]]:
     reader.keys("requirements", "after", "deps", "installs")
     installs = reader["installs"].texts(_PROJECT, "a normalised project name")
     for place, name in enumerate(installs):
@@ -210,46 +213,31 @@ def _python_closure(reader: Reader, packages: Mapping[str, LockedPackage]) -> Py
     deps = reader["deps"].value
     if not isinstance(deps, bool):
         reader["deps"].fail("is not true or false")
-    return PythonClosure(
-        requirements=reader["requirements"].requirements(),
-        after=reader["after"].requirements(),
-        deps=deps,
-        installs=installs,
+    request = PythonRequest(
+        requirements=reader["requirements"].requirements(), after=reader["after"].requirements(), deps=deps
     )
+    return request, installs
 
 
-def _debian_closure(reader: Reader) -> DebianClosure:
+def _debian_request(reader: Reader) -> tuple[DebianRequest, dict[str, str]]:
     reader.keys("packages", "after", "installs")
-    return DebianClosure(
+    request = DebianRequest(
         packages=reader["packages"].texts(_DEBIAN, "the name of a package"),
         after=reader["after"].texts(_DEBIAN, "the name of a package"),
-        installs=_debian_versions(reader["installs"]),
     )
+    return request, _debian_versions(reader["installs"])
 
 
 def _debian_versions(reader: Reader) -> dict[str, str]:
     return {name: value.text(_DEBIAN_VERSION, "a version") for name, value in reader.members(_DEBIAN)}
 
 
-def _once(keys: Iterable[tuple[object, ...]], reader: Reader) -> None:
-    seen: set[tuple[object, ...]] = set()
-    for place, key in enumerate(keys):
-        if key in seen:
-            Reader(None, reader.where, f"{reader.path}[{place}]").fail("is there twice")
-        seen.add(key)
-
-
-def _python_order(closure: PythonClosure) -> tuple[object, ...]:
-    # What builds on little comes first, as in the Dockerfile.
-    return (len(closure.after), closure.after, closure.requirements, closure.deps)
-
-
-def _debian_order(closure: DebianClosure) -> tuple[object, ...]:
-    return (len(closure.after), closure.after, closure.packages)
-
-
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=True)
+
+
+def _document(fields: Mapping[str, str]) -> str:
+    return _block(fields, 0) + "\n"
 
 
 def _block(fields: Mapping[str, str], indent: int) -> str:

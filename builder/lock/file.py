@@ -8,8 +8,7 @@ from pathlib import Path
 
 from builder.errors import ConfigError, NotLocked
 from builder.lock.documents import base_text, environment_text, parse_base, parse_environment
-from builder.lock.model import BaseLock, EnvironmentLock, LockedPackage, PythonClosure
-from builder.lock.requests import PythonRequest, Requests
+from builder.lock.model import BaseLock, EnvironmentLock, LockedPackage, PythonRequest, Requests
 from builder.matrix import Cell
 from builder.project import Project, refuse_obstacles, write_output
 
@@ -173,26 +172,18 @@ def replace_locks(locks: Locks, new: Sequence[EnvironmentLock | BaseLock], unnee
             raise ConfigError(f"cannot be removed: {error.strerror}", where=str(path)) from error
 
 
-def python_closure(lock: EnvironmentLock, request: PythonRequest) -> PythonClosure | None:
-    """What a request installs; None when the lock does not have it."""
-    wanted = (request.requirements, request.after, request.deps)
-    return next((c for c in lock.closures if (c.requirements, c.after, c.deps) == wanted), None)
-
-
 def python_packages(lock: EnvironmentLock, request: PythonRequest, cell: Cell) -> tuple[LockedPackage, ...]:
     """The files that a request of a cell installs, by name.
 
     Raises:
         NotLocked: the lock does not have this request.
     """
-    closure = python_closure(lock, request)
-    if closure is None:
+    installs = lock.installs.get(request)
+    if installs is None:
         raise NotLocked(
-            f"cell {cell.id} asks for {described(request)}, which is not locked",
-            where=lock.name + PYTHON_SUFFIX,
-            hint=HOW,
+            f"cell {cell.id} asks for {request}, which is not locked", where=lock.name + PYTHON_SUFFIX, hint=HOW
         )
-    return tuple(lock.packages[name] for name in closure.installs)
+    return tuple(lock.packages[name] for name in installs)
 
 
 def requirements_text(packages: tuple[LockedPackage, ...]) -> str:
@@ -209,19 +200,13 @@ def missing_python(lock: EnvironmentLock | None, requests: Mapping[str, Requests
     """
     if lock is None:
         return ("there is no lock file",)
-    found: dict[str, None] = {}
+    changed = any(lock.constraints != constraints_sha256(asked.constraints) for asked in requests.values())
+    askers: dict[PythonRequest, list[str]] = {}
     for cell, asked in requests.items():
-        if lock.constraints != constraints_sha256(asked.constraints):
-            found.setdefault(f"the constraints of cell {cell} have changed since")
         for request in asked.python:
-            if python_closure(lock, request) is None:
-                found.setdefault(f"cell {cell} asks for {described(request)}")
+            if request not in lock.installs:
+                askers.setdefault(request, []).append(cell)
+    found = ["the constraints have changed since"] if changed else []
+    for request, (first, *others) in askers.items():
+        found.append(f"cell {first} asks for {request}" + (f"; so do {len(others)} more" if others else ""))
     return tuple(found)
-
-
-def described(request: PythonRequest) -> str:
-    """A request, as its template's author would know it."""
-    text = ", ".join(request.requirements) or "nothing"
-    if not request.deps:
-        text += " without dependencies"
-    return f"{text} after {', '.join(request.after)}" if request.after else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import NoReturn
@@ -87,15 +88,23 @@ class Reader:
 
     def requirements(self) -> tuple[str, ...]:
         """A list of requirements (PEP 508), sorted and without repetition."""
-        from packaging.requirements import InvalidRequirement, Requirement
-
         found = self.texts(LINE, "a requirement")
         for place, requirement in enumerate(found):
-            try:
-                Requirement(requirement)
-            except InvalidRequirement as error:
-                Reader(None, self.where, f"{self.path}[{place}]").fail(f"is not a requirement: {error}")
+            if wrong := _no_requirement(requirement):
+                Reader(None, self.where, f"{self.path}[{place}]").fail(f"is not a requirement: {wrong}")
         return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _no_requirement(text: str) -> str:
+    """Why a text is no requirement; empty when it is one. The requests of an environment name the same ones often."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        return str(error)
+    return ""
 
 
 def decoded(data: bytes, where: str) -> object:
@@ -109,6 +118,12 @@ def decoded(data: bytes, where: str) -> object:
     try:
         decoded: object = json.loads(data.decode(), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
+        if error.doc.startswith(("<<<<<<<", "=======", ">>>>>>>"), error.doc.rfind("\n", 0, error.pos) + 1):
+            raise ConfigError(
+                "has marks of a merge that git could not do",
+                where=f"{where}:{error.lineno}:1",
+                hint="take either side whole, and run `imgbuild lock`, which adds what the other one had",
+            ) from None
         raise ConfigError(
             f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}", hint=_HINT
         ) from None

@@ -10,7 +10,7 @@ from builder.render.recipe import KEY_FORMAT, ContextFile, Recipe, WheelDirector
 from builder.render.templates import ChannelView, Renderer, channel_variable
 
 if TYPE_CHECKING:
-    from builder.lock.requests import Requests
+    from builder.lock.model import Requests
     from builder.matrix import Cell
     from builder.project import Project
 

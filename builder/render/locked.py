@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 from builder.errors import NotLocked
 from builder.lock.base_locks import base_lock
 from builder.lock.file import HOW, Locks, constraints_sha256, python_packages, requirements_text
-from builder.lock.requests import DebianRequest, PythonRequest
+from builder.lock.model import DebianRequest, PythonRequest
 from builder.render.recipe import ContextFile, WheelDirectory
 
 if TYPE_CHECKING:
-    from builder.lock.model import BaseLock, LockedPackage
+    from builder.lock.model import LockedPackage
     from builder.matrix import Cell
 
 DIRECTORY = "locked"
@@ -111,12 +111,10 @@ class Locked:
         if lock is None:
             where = str(self._locks.base_path(base.name))
             raise NotLocked(f"the base of cell {self._cell.id} is not locked", where=where, hint=HOW)
-        versions = debian_versions(lock, request)
+        versions = lock.installs.get(request)
         if versions is None:
             raise NotLocked(
-                f"cell {self._cell.id} installs {', '.join(request.packages)} on the base {base.name}"
-                + (f" after {', '.join(request.after)}" if request.after else "")
-                + ", which is not locked",
+                f"cell {self._cell.id} installs {request} on the base {base.name}, which is not locked",
                 where=str(self._locks.base_path(lock.name)),
                 hint=HOW,
             )
@@ -136,12 +134,6 @@ class Locked:
         if found is None:
             found = self._known[request] = _file(kind, suffix, text())
         return found
-
-
-def debian_versions(lock: BaseLock, request: DebianRequest) -> Mapping[str, str] | None:
-    """Versions by name of what a request installs; None when the lock does not have it."""
-    wanted = (request.packages, request.after)
-    return next((c.installs for c in lock.closures if (c.packages, c.after) == wanted), None)
 
 
 def preferences(versions: Mapping[str, str]) -> str:

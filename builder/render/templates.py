@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import ImgbuildError, RenderError
 from builder.lock.file import LOCKS, Locks
-from builder.lock.requests import DebianRequest, PythonRequest, Requests
+from builder.lock.model import DebianRequest, PythonRequest, Requests
 from builder.render.locked import Answers, Gathering, Locked
 from builder.render.recipe import ContextFile, Recipe, WheelDirectory, agree, not_utf8
 
@@ -240,13 +240,27 @@ def _environment(roots: tuple[Path, ...]) -> jinja2.Environment:
             except OSError as error:
                 raise RenderError(f"cannot be read: {error.strerror}", where=str(error.filename)) from None
 
-    return ImmutableSandboxedEnvironment(
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Judges each attribute of a type once, of which Jinja2 looks at nothing else: a fifth of the time it takes."""
+
+        judged: dict[tuple[type, str], bool]
+
+        def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
+            key = (type(obj), attr)
+            safe = self.judged.get(key)
+            if safe is None:
+                safe = self.judged[key] = super().is_safe_attribute(obj, attr, value)
+            return safe
+
+    sandbox = Sandbox(
         loader=Loader([str(root) for root in roots]),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
         auto_reload=False,
     )
+    sandbox.judged = {}
+    return sandbox
 
 
 def _requirements(values: Iterable[str]) -> tuple[str, ...]:

@@ -23,9 +23,8 @@ from builder.engine.tree import FileTree
 from builder.errors import BaseError, ImgbuildError
 from builder.lock import Bases
 from builder.lock.base_locks import archive_moved, misfits
-from builder.lock.model import BaseLock, DebianClosure, MadeBase
+from builder.lock.model import BaseLock, DebianRequest, MadeBase
 from builder.lock.origins import bootstrap_recipe, make_locally, registry_digest_of, registry_reference
-from builder.lock.requests import DebianRequest
 from builder.matrix import Base
 from builder.project import Project
 from builder.render import renderer_of
@@ -111,17 +110,16 @@ class _Locker:
     cancel: threading.Event | None
 
     def lock(self, base: Base, requests: Iterable[DebianRequest], previous: BaseLock | None, upgrade: bool) -> BaseLock:
-        wanted = sorted(set(requests), key=lambda request: (len(request.after), request.after, request.packages))
+        wanted = sorted(set(requests), key=lambda request: request.order)
         known = None if upgrade or previous is None or misfits(previous, base) else previous
         start = known if known is not None else self._base(base)
-        closures = {(closure.packages, closure.after): closure for closure in start.closures}
-        missing = [request for request in wanted if (request.packages, request.after) not in closures]
+        installs = dict(start.installs)
+        missing = [request for request in wanted if request not in installs]
         if missing:
             # What stands in the lock together stays together.
-            kept = {name: version for closure in start.closures for name, version in closure.installs.items()}
-            for closure in self._resolve(base, start, missing, kept):
-                closures[closure.packages, closure.after] = closure
-        return replace(start, closures=tuple(closures[request.packages, request.after] for request in wanted))
+            kept = {name: version for versions in installs.values() for name, version in versions.items()}
+            installs.update(self._resolve(base, start, missing, kept))
+        return replace(start, installs={request: installs[request] for request in wanted})
 
     def _base(self, base: Base) -> BaseLock:
         """The base itself, as it is to be had today."""
@@ -157,22 +155,21 @@ class _Locker:
 
     def _resolve(
         self, base: Base, lock: BaseLock, requests: list[DebianRequest], kept: Mapping[str, str]
-    ) -> Iterable[DebianClosure]:
+    ) -> dict[DebianRequest, dict[str, str]]:
         """What requests install on the base, in whichever form cells may use it: both forms, where there are two."""
         forms = list(self._forms(base, lock))
         versions: list[dict[str, str]] = [{} for _ in requests]
         for reference in forms:
             self.on_line(f"base {base.name}: asking apt what {len(requests)} requests install on {reference}")
-            for found, closure in zip(versions, self._ask(base, reference, requests, kept), strict=True):
-                for name, version in closure.items():
+            for found, added in zip(versions, self._ask(base, reference, requests, kept), strict=True):
+                for name, version in added.items():
                     if found.setdefault(name, version) != version:
                         raise BaseError(
                             f"{name} is {version} on {reference}, and {found[name]} on {forms[0]}",
                             where=f"base {base.name}",
                             hint="lock again in a while: the archive is just being changed",
                         )
-        for request, installs in zip(requests, versions, strict=True):
-            yield DebianClosure(packages=request.packages, after=request.after, installs=dict(sorted(installs.items())))
+        return {request: dict(sorted(added.items())) for request, added in zip(requests, versions, strict=True)}
 
     def _forms(self, base: Base, lock: BaseLock) -> Iterable[str]:
         """What `FROM` names for each form of the base."""

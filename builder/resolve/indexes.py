@@ -120,7 +120,7 @@ class Indexes:
 
     def __init__(self, site: Site, pause: Callable[[float], None] = time.sleep) -> None:
         self._site = site
-        self._asked: set[str] = set()
+        self._asked: dict[str, IndexUnavailable | None] = {}
         self._pause = pause
 
     def ask(self, indexes: Iterable[Index], project: str) -> None:
@@ -131,9 +131,13 @@ class Indexes:
         """
         for index in indexes:
             if index.url not in self._asked and local_path(index.url) is None:
-                with self._open(f"{index.url.rstrip('/')}/{project}/", index, missing=True):
-                    pass
-                self._asked.add(index.url)
+                try:
+                    with self._open(f"{index.url.rstrip('/')}/{project}/", index, missing=True):
+                        self._asked[index.url] = None
+                except IndexUnavailable as error:
+                    self._asked[index.url] = error
+            if (failed := self._asked.get(index.url)) is not None:
+                raise failed
 
     def sha256(self, url: str) -> str:
         """The SHA-256 of a file that an index gives no hash of.

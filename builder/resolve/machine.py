@@ -42,12 +42,15 @@ def lock_environments(
         site: where packages come from on this machine.
         upgrade: what may move.
         cancel: ends the resolving when set.
-        on_failure: is told of each environment that cannot be locked, apart from the first.
+        on_failure: is told why others than the first cannot be locked, each reason once.
 
     Raises:
         ImgbuildError: the first environment that cannot be locked, after all were tried; see `lock_environment`.
     """
     indexes = Indexes(site)
+    # One after the other: what Python knows of its own installation, by which uv is found, is no matter for threads
+    # (its `sysconfig` hands out a half-filled table), and an index is to be asked once.
+    preparing = threading.Lock()
 
     def locked(environment: Environment) -> EnvironmentLock:
         if cancel.is_set():
@@ -59,15 +62,16 @@ def lock_environments(
             return previous  # as it is, with what other matrices ask for
 
         def resolver() -> Resolving:
-            program = find_uv()
-            sources = sources_of(
-                site,
-                environment.channel,
-                environment.framework,
-                environment.target,
-                lambda: built_in_index(program),
-            )
-            indexes.ask(sources.indexes, next(iter(environment.framework)))
+            with preparing:
+                program = find_uv()
+                sources = sources_of(
+                    site,
+                    environment.channel,
+                    environment.framework,
+                    environment.target,
+                    lambda: built_in_index(program),
+                )
+                indexes.ask(sources.indexes, next(iter(environment.framework)))
             return Uv(program=program, site=site, sources=sources, target=environment.target, cancel=cancel)
 
         return lock_environment(
@@ -92,8 +96,11 @@ def lock_environments(
                 failures.append(error)
     if cancel.is_set():
         raise Interrupted("interrupted before everything was resolved; nothing was written")
+    told = {str(failure) for failure in failures[:1]}
     for failure in failures[1:]:
-        on_failure(failure)
+        if str(failure) not in told:  # an index that is away is so for every environment
+            told.add(str(failure))
+            on_failure(failure)
     if failures:
         raise failures[0]
     return tuple(found)
@@ -128,6 +135,7 @@ def lock_bases(
         ImgbuildError, EngineError: a base cannot be locked.
     """
     from builder.engine.connection import Engine
+    from builder.lock.base_locks import fit_engine
     from builder.resolve.debian import lock_base
     from builder.resolve.plan import missing_debian, previous_base, pruned_debian
 
@@ -144,11 +152,12 @@ def lock_bases(
             if engine is None:
                 engine = stack.enter_context(Engine.connect(site.engine))
                 engine.require_buildkit()
+                fit_engine(engine.info().architecture, str(locks.base_path(ground.base.name)))
             found.append(
                 lock_base(
                     engine,
                     ground.base,
-                    ground.requests,
+                    ground.asked,
                     site=site,
                     mode=mode,
                     previous=before,

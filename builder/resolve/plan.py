@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import ConfigError
 from builder.lock.base_locks import misfits
 from builder.lock.file import BASE_SUFFIX, PYTHON_SUFFIX, Locks, environment_name, missing_python
-from builder.lock.requests import DebianRequest, PythonRequest, Requests
+from builder.lock.model import DebianRequest, PythonRequest, Requests
 from builder.render import collect
 from builder.resolve.target import Target, glibc_of
 from builder.source import nearest, quote
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from builder.lock.model import BaseLock, EnvironmentLock
     from builder.matrix import Base, Cell, Channel
     from builder.project import Project
+
+_Value = TypeVar("_Value", bound=Hashable)
 
 DEBIAN = "debian"
 """What `--upgrade` calls all packages of the distribution."""
@@ -56,13 +59,22 @@ class Ground:
 
     Attributes:
         base: the base.
-        cells: the ids of the cells on it.
-        requests: what they ask for, each once, sorted.
+        requests: what cells on it ask for, by their ids, in the matrix's order.
     """
 
     base: Base
-    cells: tuple[str, ...]
-    requests: tuple[DebianRequest, ...]
+    requests: Mapping[str, tuple[DebianRequest, ...]]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The ids of the cells on it."""
+        return tuple(self.requests)
+
+    @functools.cached_property
+    def asked(self) -> tuple[DebianRequest, ...]:
+        """What they ask for, each once, sorted."""
+        once = {request for requests in self.requests.values() for request in requests}
+        return tuple(sorted(once, key=lambda request: request.order))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +93,13 @@ class Change:
         package: its name.
         before: its version before; None when it is new.
         after: its version now; None when it is gone. The same as before when only its file is another.
+        cells: the ids of the cells whose images that changes, in the matrix's order; none when no cell installs it.
     """
 
     package: str
     before: str | None
     after: str | None
+    cells: tuple[str, ...]
 
     def __str__(self) -> str:
         if self.before is None:
@@ -114,14 +128,19 @@ def survey(cells: Iterable[Cell], selected: Iterable[Cell], project: Project) ->
     concerned = (cell for cell in cells if environment_name(cell) in names or cell.base.name in bases)
     by_name: dict[str, dict[str, tuple[Cell, Requests]]] = {}
     by_base: dict[str, list[tuple[Cell, Requests]]] = {}
-    for cell, requests in collect(concerned, project):
+    once: dict[Requests, Requests] = {}
+    for cell, each in collect(concerned, project):
+        requests = once.setdefault(each, each)  # a large matrix has few different ones
         if environment_name(cell) in names and requests.python:
             by_name.setdefault(environment_name(cell), {})[cell.id] = (cell, requests)
         if cell.base.name in bases:
             by_base.setdefault(cell.base.name, []).append((cell, requests))
     return Survey(
         environments=tuple(_environment(name, members) for name, members in by_name.items()),
-        grounds=tuple(_ground(members) for members in by_base.values()),
+        grounds=tuple(
+            Ground(base=members[0][0].base, requests={cell.id: requests.debian for cell, requests in members})
+            for members in by_base.values()
+        ),
     )
 
 
@@ -153,40 +172,82 @@ def _exact(project: str, requests: Mapping[str, Requests]) -> str | None:
     return None
 
 
-def _ground(members: Iterable[tuple[Cell, Requests]]) -> Ground:
-    together = tuple(members)
-    requests = {request for _, asked in together for request in asked.debian}
-    return Ground(
-        base=together[0][0].base,
-        cells=tuple(cell.id for cell, _ in together),
-        requests=tuple(sorted(requests, key=lambda request: (len(request.after), request.after, request.packages))),
-    )
+def environment_changes(
+    environment: Environment, before: EnvironmentLock | None, after: EnvironmentLock
+) -> tuple[Change, ...]:
+    """What a new lock of an environment changes, and for which cells."""
+
+    def installed(lock: EnvironmentLock | None, requests: tuple[PythonRequest, ...]) -> dict[str, object]:
+        names = (name for request in requests for name in (lock.installs.get(request, ()) if lock else ()))
+        return {name: lock.packages[name] for name in names} if lock else {}
+
+    asked = {cell: requests.python for cell, requests in environment.requests.items()}
+    parts = [(cells, installed(before, each), installed(after, each)) for each, cells in _by_value(asked)]
+    return _changes(before.packages if before else {}, after.packages, parts, environment.cells)
 
 
-def changes(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[Change, ...]:
-    """What differs between two tables of packages, by name.
+def base_changes(ground: Ground, before: BaseLock | None, after: BaseLock) -> tuple[Change, ...]:
+    """What a new lock of a base changes, and for which cells."""
+    parts: list[tuple[Sequence[str], Mapping[str, object], Mapping[str, object]]] = [
+        (cells, _debian_versions(before, each), _debian_versions(after, each))
+        for each, cells in _by_value(ground.requests)
+    ]
+    old, new = (_debian_versions(lock, lock.installs if lock else ()) for lock in (before, after))
+    was, now = ({"digest": lock.digest or f"none, {lock.why}"} if lock else {} for lock in (before, after))
+    return (*_changes(was, now, [(ground.cells, was, now)], ground.cells), *_changes(old, new, parts, ground.cells))
+
+
+def _by_value(by_cell: Mapping[str, _Value]) -> list[tuple[_Value, list[str]]]:
+    """Cells that ask for the same, together: a large matrix has few different ones."""
+    found: dict[_Value, list[str]] = {}
+    for cell, value in by_cell.items():
+        found.setdefault(value, []).append(cell)
+    return list(found.items())
+
+
+def _changes(
+    before: Mapping[str, object],
+    after: Mapping[str, object],
+    parts: Iterable[tuple[Sequence[str], Mapping[str, object], Mapping[str, object]]],
+    order: Sequence[str],
+) -> tuple[Change, ...]:
+    """What differs between two tables of packages by name, and for which cells.
 
     Args:
         before, after: versions, or anything with an attribute `version`, by name of the package.
+        parts: the same of what some cells install, with those cells.
+        order: of the cells.
     """
+    rank = {cell: place for place, cell in enumerate(order)}
+    found: dict[tuple[str, str | None, str | None], list[str]] = {key: [] for key in _differences(before, after)}
+    for cells, old, new in parts:
+        for key in _differences(old, new):
+            found.setdefault(key, []).extend(cells)
     return tuple(
-        Change(package=name, before=_version(before.get(name)), after=_version(after.get(name)))
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        Change(package=package, before=was, after=now, cells=tuple(sorted(cells, key=rank.__getitem__)))
+        for (package, was, now), cells in sorted(found.items(), key=lambda item: item[0][0])
     )
+
+
+def _differences(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> Iterator[tuple[str, str | None, str | None]]:
+    for name in before.keys() | after.keys():
+        if before.get(name) != after.get(name):
+            yield name, _version(before.get(name)), _version(after.get(name))
 
 
 def _version(package: object) -> str | None:
     return None if package is None else str(getattr(package, "version", package))
 
 
-def debian_versions(lock: BaseLock | None) -> dict[str, str]:
-    """Everything that a base's lock pins of the distribution: what its made equivalent holds, and what is added."""
+def _debian_versions(lock: BaseLock | None, requests: Iterable[DebianRequest]) -> dict[str, str]:
+    """What a base's lock pins for requests: what its made equivalent holds, and what is added."""
     if lock is None:
         return {}
     versions = dict(lock.made.packages) if lock.made is not None else {}
-    for closure in lock.closures:
-        versions.update(closure.installs)
+    for request in requests:
+        versions.update(lock.installs.get(request, {}))
     return versions
 
 
@@ -196,7 +257,11 @@ def previous_environment(environment: Environment, locks: Locks) -> EnvironmentL
     One that is shipped for other templates says nothing about the versions of these.
     """
     lock = locks.environment(environment.name)
-    if lock is None or locks.owns(locks.python_path(environment.name)) or not missing(environment, lock):
+    if (
+        lock is None
+        or locks.owns(locks.python_path(environment.name))
+        or not missing_python(lock, environment.requests)
+    ):
         return lock
     return None
 
@@ -209,20 +274,10 @@ def previous_base(ground: Ground, locks: Locks) -> BaseLock | None:
     return None
 
 
-def missing(environment: Environment, lock: EnvironmentLock | None) -> tuple[str, ...]:
-    """What a lock lacks that its cells ask for, as sentences."""
-    return missing_python(lock, environment.requests)
-
-
 def unasked(environment: Environment, lock: EnvironmentLock) -> tuple[str, ...]:
     """What a lock has that no cell asks for, as sentences."""
     asked = {request for each in environment.requests.values() for request in each.python}
-    return tuple(
-        f"nothing asks for {', '.join(closure.requirements)}"
-        + (f" after {', '.join(closure.after)}" if closure.after else "")
-        for closure in lock.closures
-        if PythonRequest(requirements=closure.requirements, after=closure.after, deps=closure.deps) not in asked
-    )
+    return tuple(f"nothing asks for {request}" for request in lock.installs if request not in asked)
 
 
 def missing_debian(ground: Ground, lock: BaseLock | None) -> tuple[str, ...]:
@@ -230,29 +285,18 @@ def missing_debian(ground: Ground, lock: BaseLock | None) -> tuple[str, ...]:
     if lock is None:
         return ("there is no lock file",)
     found = list(misfits(lock, ground.base))
-    has = {(closure.packages, closure.after) for closure in lock.closures}
-    for request in ground.requests:
-        if (request.packages, request.after) not in has:
-            after = f" after {', '.join(request.after)}" if request.after else ""
-            found.append(f"cells on it ask for {', '.join(request.packages)}{after}")
-    return tuple(found)
+    return tuple(found + [f"cells on it ask for {each}" for each in ground.asked if each not in lock.installs])
 
 
 def unasked_debian(ground: Ground, lock: BaseLock) -> tuple[str, ...]:
     """What a base's lock has that no cell asks for, as sentences."""
-    asked = {(request.packages, request.after) for request in ground.requests}
-    return tuple(
-        f"nothing asks for {', '.join(closure.packages)}"
-        for closure in lock.closures
-        if (closure.packages, closure.after) not in asked
-    )
+    return tuple(f"nothing asks for {request}" for request in lock.installs if request not in ground.asked)
 
 
 def pruned_debian(ground: Ground, lock: BaseLock) -> BaseLock:
     """The lock of a base without what no cell asks for any more."""
-    asked = {(request.packages, request.after) for request in ground.requests}
-    kept = tuple(closure for closure in lock.closures if (closure.packages, closure.after) in asked)
-    return dataclasses.replace(lock, closures=kept)
+    kept = {request: versions for request, versions in lock.installs.items() if request in ground.asked}
+    return dataclasses.replace(lock, installs=kept)
 
 
 def leftover_files(whole: Survey, locks: Locks) -> tuple[Path, ...]:

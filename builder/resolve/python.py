@@ -6,6 +6,7 @@ it needs, without what earlier requests have brought.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,7 @@ from typing import Protocol
 
 from builder.errors import ConfigError, Impossible, NotLocked
 from builder.lock.file import constraints_sha256, missing_python
-from builder.lock.model import EnvironmentLock, LockedPackage, PythonClosure
-from builder.lock.requests import PythonRequest, Requests
+from builder.lock.model import EnvironmentLock, LockedPackage, PythonRequest, Requests
 from builder.resolve.pylock import Release, ReleaseFile
 from builder.resolve.target import Target
 
@@ -88,7 +88,9 @@ def lock_environment(
         ImgbuildError: the resolver failed, see `Uv`.
     """
     constraints = _one_constraints(name, requests)
-    asked = sorted({request for each in requests.values() for request in each.python}, key=_order)
+    asked = sorted(
+        {request for each in requests.values() for request in each.python}, key=lambda request: request.order
+    )
     if previous is not None and not upgrade.concerns(previous) and not missing_python(previous, requests):
         return _pruned(previous, asked)
     keep = {} if previous is None else {n: p for n, p in previous.packages.items() if not upgrade.moves(n)}
@@ -131,21 +133,10 @@ def _with_deps(requests: Mapping[str, Requests]) -> dict[PythonRequest, frozense
 
 def _pruned(lock: EnvironmentLock, asked: Collection[PythonRequest]) -> EnvironmentLock:
     """The lock without what nothing asks for any more."""
-    wanted = {(request.requirements, request.after, request.deps) for request in asked}
-    closures = tuple(c for c in lock.closures if (c.requirements, c.after, c.deps) in wanted)
-    return _assembled(lock.name, lock.constraints, lock.packages, closures)
-
-
-def _assembled(
-    name: str, constraints: str, packages: Mapping[str, LockedPackage], closures: tuple[PythonClosure, ...]
-) -> EnvironmentLock:
-    used = {package for closure in closures for package in closure.installs}
-    return EnvironmentLock(
-        name=name,
-        constraints=constraints,
-        packages={package: packages[package] for package in sorted(used)},
-        closures=closures,
-    )
+    installs = {request: names for request, names in lock.installs.items() if request in asked}
+    used = {name for names in installs.values() for name in names}
+    packages = {name: package for name, package in lock.packages.items() if name in used}
+    return dataclasses.replace(lock, packages=packages, installs=installs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +154,14 @@ class _Locking:
     ) -> EnvironmentLock:
         found = self._releases(asked)
         pins = {release.name: release.version for release in found.values()}
-        closures = tuple(self._closure(request, with_deps[request], pins) for request in asked)
-        used = {package for closure in closures for package in closure.installs}
-        packages = {package: self._chosen(found[package]) for package in used}
-        return _assembled(self.name, constraints_sha256(self.constraints), packages, closures)
+        installs = {request: self._installs(request, with_deps[request], pins) for request in asked}
+        used = sorted({name for names in installs.values() for name in names})
+        return EnvironmentLock(
+            name=self.name,
+            constraints=constraints_sha256(self.constraints),
+            packages={name: self._chosen(found[name]) for name in used},
+            installs=installs,
+        )
 
     def _releases(self, asked: Collection[PythonRequest]) -> dict[str, Release]:
         """One version of everything that any request installs."""
@@ -185,7 +180,7 @@ class _Locking:
             found |= {release.name: release for release in resolved}
         return found
 
-    def _closure(self, request: PythonRequest, with_deps: Collection[str], pins: Mapping[str, str]) -> PythonClosure:
+    def _installs(self, request: PythonRequest, with_deps: Collection[str], pins: Mapping[str, str]) -> tuple[str, ...]:
         # What was asked for without dependencies brought none, also to those who build on it.
         built_on = [line for line in request.after if line in with_deps]
         there = self._needs(built_on, pins) | {_project(line) for line in request.after}
@@ -193,12 +188,7 @@ class _Locking:
             wanted = self._needs([*built_on, *request.requirements], pins)
         else:
             wanted = frozenset(_project(line) for line in request.requirements)
-        return PythonClosure(
-            requirements=request.requirements,
-            after=request.after,
-            deps=request.deps,
-            installs=tuple(sorted(wanted - there)),
-        )
+        return tuple(sorted(wanted - there))
 
     def _needs(self, requirements: Collection[str], pins: Mapping[str, str]) -> frozenset[str]:
         key = frozenset(requirements)
@@ -238,10 +228,6 @@ def _project(requirement: str) -> str:
     from packaging.utils import canonicalize_name
 
     return str(canonicalize_name(Requirement(requirement).name))
-
-
-def _order(request: PythonRequest) -> tuple[object, ...]:
-    return (len(request.after), request.after, request.requirements, request.deps)
 
 
 def _askers(explanation: str, requests: Mapping[str, Requests]) -> str:

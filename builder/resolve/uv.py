@@ -7,6 +7,7 @@ because a command line is readable by everybody on the machine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -62,6 +63,7 @@ def find_uv() -> str:
     return found
 
 
+@functools.cache
 def built_in_index(program: str) -> str:
     """The address of the index that uv asks where nobody names another: that of pip.
 

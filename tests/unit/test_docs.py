@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import combinations
 import pytest
 from click.testing import CliRunner
 
@@ -110,3 +111,15 @@ def test_what_the_readme_shows_works_and_selects_something(
     assert ran.exit_code == 0, ran.output
     assert "matches no cell" not in ran.output
     assert re.search(r"^[1-9]\d* cells, ", ran.output, re.MULTILINE)
+
+
+def test_the_readme_explains_as_the_command_does_and_counts_the_combinations() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"^\$ imgbuild (explain [^\n]*)\n(.*?)```", readme, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    ran = CliRunner().invoke(cli, [*shlex.split(shown[1])], standalone_mode=False)
+    assert ran.output == shown[2]
+    rows = combinations.load()
+    resolved = sum(row.index is not None for row in rows)
+    assert f"[{len(rows)} combinations]" in readme
+    assert f"{resolved} of them by really\nresolving them" in readme

@@ -289,10 +289,13 @@ def test_what_is_missing_is_told_by_cell(cell: Cell, tmp_path: Path) -> None:
     assert missing_python(ENVIRONMENT, {cell.id: fits}) == ()
     assert missing_python(None, {cell.id: fits}) == ("there is no lock file",)
     changed = dataclasses.replace(fits, constraints="numpy<2\n")
-    assert missing_python(ENVIRONMENT, {cell.id: changed}) == (f"the constraints of cell {cell.id} have changed since",)
+    assert missing_python(ENVIRONMENT, {cell.id: changed, "b": changed}) == ("the constraints have changed since",)
     more = dataclasses.replace(fits, python=(asked, PythonRequest(requirements=("dask",), after=asked.requirements)))
     assert missing_python(ENVIRONMENT, {cell.id: more}) == (
         f"cell {cell.id} asks for dask after numpy, torch==2.13.0+cpu",
+    )
+    assert missing_python(ENVIRONMENT, {"a": more, "b": fits, "c": more, "d": more}) == (
+        "cell a asks for dask after numpy, torch==2.13.0+cpu; so do 2 more",
     )
     with pytest.raises(NotLocked, match="is not locked"):
         Locks(tmp_path).required_environment(cell)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ConfigError, ImgbuildError, Impossible, IndexUnavailable, Interrupted, NotLocked
-from builder.lock.file import constraints_sha256
+from builder.lock.file import Locks, constraints_sha256
 from builder.lock.model import BaseLock, DebianRequest, EnvironmentLock, MadeBase, PythonRequest, Requests
 from builder.matrix import Base, Bootstrap, Channel
 from builder.resolve.indexes import sources_of
+from builder.resolve.machine import lock_environments
 from builder.resolve.plan import Change, Environment, Ground, base_changes, environment_changes, known_packages
 from builder.resolve.pylock import Release, ReleaseFile
 from builder.resolve.python import Upgrade, lock_environment
@@ -413,6 +414,37 @@ def test_changes_of_a_base_concern_its_cells_and_those_of_a_request_who_asks() -
     (change,) = base_changes(ground, before, pinned)
     assert (change.package, change.before, change.cells) == ("digest", "none, no registry", ("plain", "horovod"))
     assert base_changes(ground, before, before) == ()
+
+
+def test_environments_are_prepared_one_after_the_other_and_what_ails_all_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, site: Site, tmp_path: Path
+) -> None:
+    inside, most = 0, 0
+
+    def find() -> str:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        raise ConfigError("there is no uv")
+
+    monkeypatch.setattr("builder.resolve.machine.find_uv", find)
+    several = [dataclasses.replace(environment(), name=f"{NAME}-{number}") for number in range(4)]
+    # One of another kind: its cells contradict each other before anything is prepared.
+    torn = {"a": asked(FRAMEWORK, constraints="numpy<2"), "b": asked(FRAMEWORK)}
+    told: list[ImgbuildError] = []
+    with pytest.raises(ConfigError, match="there is no uv"):
+        lock_environments(
+            [*several, environment(torn)],
+            Locks(tmp_path),
+            site=site,
+            upgrade=Upgrade(),
+            cancel=threading.Event(),
+            on_failure=told.append,
+        )
+    assert most == 1
+    assert ["different constraints" in error.message for error in told] == [True]
 
 
 def test_an_upgrade_of_what_is_not_locked_names_the_nearest() -> None:

@@ -75,6 +75,8 @@ def test_files_that_the_template_names_belong_to_the_recipe(directory: Path, cel
         ("{{ undefined_name }}", "'undefined_name' is undefined"),
         ("{{ cell.no_such_field }}", "no_such_field"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ [1].index(1) }}{{ [1].append(2) }}", "unsafe"),
+        ("{% for name in ('index', 'append', 'append') %}{{ [1][name] }}{% endfor %}", "unsafe"),
         ("{{ cell.__init__.__globals__ }}", "unsafe"),
         ("{% if %}", "Expected an expression"),
         ("{{ file('../secret') }}", "is not below dockerfiles/"),
