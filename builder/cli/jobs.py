@@ -143,16 +143,18 @@ def narrowed(
     return cells
 
 
-def emit(ci: Ci, format_: str, cells: tuple[Cell, ...]) -> None:
+def emit(ci: Ci, format_: str, project: Project, cells: tuple[Cell, ...]) -> None:
     """Prints the cells in one of `CI_FORMATS`.
 
     Raises:
         ConfigError: they are more than the system takes, or do not fit.
     """
     if format_ == "bake":
-        from builder.emit.bake import bake
+        from builder.emit.bake import bake, pinned
+        from builder.lock.file import locks_of
 
-        click.echo(bake(cells, (ci.rendered or Path("rendered")).as_posix()))
+        locks = locks_of(project)
+        click.echo(bake(cells, (ci.rendered or Path("rendered")).as_posix(), lambda base: pinned(base, locks)))
         return
     from builder.emit.gitlab import JOBS, gitlab
     from builder.emit.jobs import make_jobs, too_large

@@ -57,7 +57,7 @@ def matrix_command(
     project, matrix = load(matrix_path, repository, explained=explain)
     if format_ in CI_FORMATS:
         cells = select_cells(matrix, patterns, only, skip)
-        emit(ci, format_, narrowed(ci, project, matrix, cells, repository))
+        emit(ci, format_, project, narrowed(ci, project, matrix, cells, repository))
         return
     selection = select(matrix, patterns, only=only, skip=skip)
     for warning in selection.warnings:

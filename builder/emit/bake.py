@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from builder.emit.jobs import digest_of, short_ids
+from builder.lock.file import Locks
 from builder.matrix.model import Base, Cell
 
 UNCHECKED = "unchecked-"
@@ -19,12 +20,15 @@ UNCHECKED = "unchecked-"
 TAG_LENGTH = 128
 
 
-def declared(base: Base) -> str:
-    """The base as `matrix.yaml` declares it: by digest where it pins one."""
-    return f"{base.image}@{base.digest}" if base.digest else base.image
+def pinned(base: Base, locks: Locks) -> str:
+    """The base by the digest that `matrix.yaml` or its lock pins, and else as it is declared."""
+    lock = locks.base(base.name)
+    locked = lock.digest if lock is not None and lock.image == base.image else None
+    digest = base.digest or locked
+    return f"{base.image}@{digest}" if digest else base.image
 
 
-def bake(cells: Iterable[Cell], directory: str, base: Callable[[Base], str] = declared) -> str:
+def bake(cells: Iterable[Cell], directory: str, base: Callable[[Base], str]) -> str:
     """A `docker-bake.json` with one target for each cell, all of them in the group `default`.
 
     Args:

@@ -6,20 +6,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from emitting import REPOSITORY, six_hundred, some_cells
+from fake_locks import fake_base
 
-from builder.emit.bake import bake
+from builder.emit.bake import bake, pinned
 from builder.emit.buildkite import JOBS_PER_UPLOAD, buildkite
 from builder.emit.github import JOBS_PER_MATRIX, OUTPUT_BYTES, github
 from builder.emit.gitlab import gitlab
 from builder.emit.jobs import Job, make_jobs
 from builder.emit.records import parse_plan
 from builder.errors import ConfigError
+from builder.lock.file import Locks, write_base
 
 CHECK_JSONSCHEMA = Path(sys.executable).with_name("check-jsonschema")
 
@@ -210,7 +213,7 @@ def test_nothing_to_do_for_buildkite_is_a_gate_alone(tmp_path: Path) -> None:
 
 def test_a_bake_file_names_what_render_writes() -> None:
     cells = some_cells(2, ("cpu", "13.0"), ("3.11",), 2)
-    document = json.loads(bake(cells, "out/rendered"))
+    document = json.loads(bake(cells, "out/rendered", lambda base: base.image))
     assert document["group"]["default"]["targets"] == list(document["target"])
     targets = list(document["target"].values())
     assert [target["dockerfile"] for target in targets] == [f"{cell.id}.Dockerfile" for cell in cells]
@@ -219,3 +222,16 @@ def test_a_bake_file_names_what_render_writes() -> None:
     tags = [tag for target in targets for tag in target["tags"]]
     assert tags == [f"{cell.repository}:unchecked-{cell.id}" for cell in cells]
     assert not {tag.split(":")[1] for tag in tags} & {tag for cell in cells for tag in cell.tags}
+
+
+def test_a_bake_file_pins_bases_as_their_locks_do(tmp_path: Path) -> None:
+    (cell,) = some_cells(1, ("cpu",), ("3.11",), 1)
+    locks = Locks(tmp_path)
+    assert pinned(cell.base, locks) == cell.base.image
+    digest, other = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    lock = replace(fake_base(cell, ()), digest=digest, why="")
+    write_base(locks, lock)
+    assert pinned(cell.base, Locks(tmp_path)) == f"{cell.base.image}@{digest}"
+    assert pinned(replace(cell.base, digest=other), Locks(tmp_path)) == f"{cell.base.image}@{other}"
+    write_base(locks, replace(lock, image="debian:another"))
+    assert pinned(cell.base, Locks(tmp_path)) == cell.base.image
