@@ -26,7 +26,7 @@ from builder.pipeline import Foundry, Options, check_lines, log_lines
 from builder.plan import Action, candidate_tag, public_references
 from builder.project import Project
 from builder.records import Records
-from builder.render import Recipe, iter_recipes
+from builder.render import Recipe, iter_recipes, locked_recipes
 from builder.report import Outcome, Report, Status
 from builder.site import Site
 
@@ -173,8 +173,8 @@ def _workshop(
     dry_run: bool = False,
 ) -> Iterator[_Workshop]:
     # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
-    recipes = tuple(iter_recipes(matrix.cells, project))
     wanted = {cell.id for cell in cells}
+    recipes = tuple(locked_recipes(matrix.cells, wanted, project))
     selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
     records = Records(run.site.state_dir)
     with _engine(run.site, dry_run=dry_run) as engine, Display(run.progress) as display:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.errors import NotLocked
 from builder.render.recipe import KEY_FORMAT, ContextFile, Recipe, WheelDirectory, parse_constraints
 from builder.render.templates import ChannelView, Renderer, channel_variable
 
@@ -24,6 +25,7 @@ __all__ = [
     "channel_variable",
     "collect",
     "iter_recipes",
+    "locked_recipes",
     "parse_constraints",
     "render_all",
     "renderer_of",
@@ -45,6 +47,27 @@ def iter_recipes(cells: Iterable[Cell], project: Project) -> Iterator[Recipe]:
     """
     renderer = renderer_of(project)
     return (renderer.render(cell) for cell in cells)
+
+
+def locked_recipes(cells: Iterable[Cell], wanted: Container[str], project: Project) -> Iterator[Recipe]:
+    """Renders the cells of a matrix, apart from those that are not locked and that nobody asked for.
+
+    Args:
+        cells: all of the matrix: the build context is made of them, and must not depend on what was asked for.
+        wanted: ids of the cells that were asked for.
+        project: where templates and locks are.
+
+    Raises:
+        NotLocked: a cell that was asked for is not locked.
+        RenderError, ConfigError: as `iter_recipes`.
+    """
+    renderer = renderer_of(project)
+    for cell in cells:
+        try:
+            yield renderer.render(cell)
+        except NotLocked:
+            if cell.id in wanted:
+                raise
 
 
 def collect(cells: Iterable[Cell], project: Project) -> Iterator[tuple[Cell, Requests]]:

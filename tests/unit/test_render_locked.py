@@ -15,7 +15,7 @@ from builder.lock.file import LOCKS
 from builder.lock.model import DebianRequest, PythonRequest
 from builder.matrix import Cell, load_matrix
 from builder.project import find_project, shipped_data
-from builder.render import Recipe, Renderer, collect, iter_recipes
+from builder.render import Recipe, Renderer, collect, iter_recipes, locked_recipes
 
 ALL = """\
 FROM x
@@ -227,6 +227,16 @@ def test_cells_are_rendered_one_by_one(tmp_path: Path, cell: Cell) -> None:
     assert [asked.debian for _, asked in collect(cells[:2], project)] == [
         (DebianRequest(packages=("tini",), after=()),)
     ] * 2
+
+
+def test_a_cell_that_is_not_locked_is_in_nobody_elses_way(tmp_path: Path) -> None:
+    project = find_project(None, tmp_path)
+    cells = load_matrix(project.matrix).cells
+    new = replace(cells[0], id="torch-2.13.0-cpu-py3.12", python="3.12")
+    rendered = locked_recipes([new, *cells], {cells[0].id}, project)
+    assert [recipe.cell.id for recipe in rendered] == [cell.id for cell in cells]
+    with pytest.raises(NotLocked, match=new.id):
+        tuple(locked_recipes([new, *cells], {new.id}, project))
 
 
 def test_the_shipped_locks_have_what_the_shipped_matrix_asks_for() -> None:
