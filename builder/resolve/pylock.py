@@ -14,11 +14,19 @@ from builder.errors import NotLocked
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseFile:
-    """A file of a release: its name, where it is, and its SHA-256 where one is known."""
+    """A file of a release.
+
+    Attributes:
+        name: of the file.
+        url: where it is.
+        sha256: where one is known.
+        disputed: another one that a further index gives for a file of this name; None when all agree.
+    """
 
     name: str
     url: str
     sha256: str | None
+    disputed: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

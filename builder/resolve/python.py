@@ -202,7 +202,7 @@ class _Locking:
         if kept is not None and kept.version == release.version:
             # A better file of the same release is an upgrade as well.
             again = files.get(kept.file)
-            if again is not None and again.sha256 not in (None, kept.sha256):
+            if again is not None and again.sha256 is not None and kept.sha256 not in (again.sha256, again.disputed):
                 raise NotLocked(
                     f"{kept.file} is locked with SHA-256 {kept.sha256}, and the index now says {again.sha256}",
                     where=self.name,
@@ -216,6 +216,13 @@ class _Locking:
             raise Impossible(
                 f"{release.name} {release.version} has no file for Python {self.target.python} on glibc {glibc}, only "
                 + (", ".join(sorted(files)) or "none at all"),
+            )
+        if files[best].disputed is not None:
+            raise NotLocked(
+                f"two indexes have different files named {best}: "
+                f"one has SHA-256 {files[best].sha256}, the other {files[best].disputed}",
+                where=self.name,
+                hint="find out which of the two is right, and take the index with the other out of pip's settings",
             )
         return LockedPackage(name=release.name, version=release.version, file=best, sha256=self._sha256(files[best]))
 

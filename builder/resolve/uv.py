@@ -146,7 +146,9 @@ class Uv:
         for place in range(1, len(self.sources.indexes)):  # the first of them came first already
             for release in read_pylock(self._run_known(pins, "", options, first=place)):
                 for file in release.files:
-                    files[release.name].setdefault(file.name, file)
+                    known = files[release.name].setdefault(file.name, file)
+                    if known.sha256 and file.sha256 and known.sha256 != file.sha256:
+                        files[release.name][file.name] = replace(known, disputed=file.sha256)
         return tuple(replace(release, files=tuple(files[release.name].values())) for release in releases)
 
     def names(self, requirements: Iterable[str], pins: Mapping[str, str]) -> frozenset[str]:

@@ -171,6 +171,21 @@ def test_a_lock_that_ships_is_taken_as_it_is_or_not_at_all(project: Path, full: 
     assert not (other / "dockerfiles").exists()
 
 
+def test_two_indexes_with_other_bytes_under_one_name_are_not_chosen_between(project: Path, full: Path) -> None:
+    same = make_index(project.parent / "same", [full.parent / "files/mpmath-1.3.0-py3-none-any.whl"])
+    forged = make_wheel(project.parent / "forged", "mpmath", "1.3.0", requires=["toolz"])
+    other = make_index(project.parent / "other", [forged])
+    refused = imgbuild(project, "--part", "python", index=full, PIP_EXTRA_INDEX_URL=other.as_uri())
+    assert refused.returncode == 19
+    assert "two indexes have different files named mpmath-1.3.0-py3-none-any.whl: one has SHA-256" in refused.stderr
+    assert sha256(forged) in refused.stderr
+    assert not (project / LOCK).exists()
+    assert imgbuild(project, "--part", "python", index=full, PIP_EXTRA_INDEX_URL=same.as_uri()).returncode == 0
+    # What is locked already says which of the two is meant.
+    held = imgbuild(project, "--part", "python", index=full, PIP_EXTRA_INDEX_URL=other.as_uri())
+    assert (held.returncode, held.stdout) == (0, "nothing changed\n")
+
+
 def test_check_needs_no_index_and_no_uv(project: Path, full: Path) -> None:
     missing = imgbuild(project, "--part", "python", "--check")
     assert missing.returncode == 19
