@@ -23,6 +23,7 @@ from builder.compat.refresh.raw import Table, mapping, records
 from builder.compat.values import Value, read_table
 from builder.engine.urls import redact_urls
 from builder.errors import ConfigError, Differs, ImgbuildError
+from builder.project import write_output
 from builder.site import load_site
 
 
@@ -187,7 +188,7 @@ def _show_and_write(pending: Mapping[Path, str], write: bool) -> None:
         changed += bool(shown)
         click.echo(shown, nl=False)
         if write and shown:
-            path.write_text(text, encoding="utf-8")
+            write_output(path, text.encode(), 0o644)
     verb = "written" if write else "to change"
     click.echo(f"{changed} table(s) {verb}", err=True)
 
