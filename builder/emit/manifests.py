@@ -15,6 +15,7 @@ import ipaddress
 import json
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +26,7 @@ from pathlib import Path
 from builder.engine import fields
 from builder.engine.auth import DOCKER_HUB, Credentials, CredentialSource
 from builder.engine.errors import RegistryError, RegistryUnreachable
+from builder.engine.images import PAUSES
 from builder.engine.reference import Reference
 
 _TYPES = (
@@ -37,6 +39,7 @@ _LARGEST = 4 << 20
 """Registries refuse manifests above 4 MiB."""
 
 _PATIENCE = 60.0
+_BUSY = frozenset({429, 500, 502, 503, 504})
 _HUB = "registry-1.docker.io"
 _HUB_NAMES = frozenset({"", "docker.io", "index.docker.io", _HUB})
 _PARAMETER = re.compile(r'([a-z]+)="([^"]*)"')
@@ -89,16 +92,22 @@ class Manifests:
 
     def _call(self, method: str, reference: str, *, headers: Mapping[str, str], body: bytes | None = None) -> _Answer:
         url = f"{_scheme(self._host)}://{self._host}/v2/{self._path}/manifests/{reference}"
-        for _ in range(2):
+        pauses = list(PAUSES)
+        asked = False
+        while True:
             request = urllib.request.Request(url, data=body, method=method, headers=dict(headers))
             if self._authorization:
                 # Not for the host that an answer may send us on to.
                 request.add_unredirected_header("Authorization", self._authorization)
             answer = self._send(request)
-            if answer.status != 401:
+            if answer.status in _BUSY and pauses:
+                time.sleep(pauses.pop(0))
+            elif answer.status == 401 and not asked:
+                # A token counts for what it was asked for, so writing may need another than reading did.
+                self._authorization = self._authorized(answer.headers.get("Www-Authenticate", ""))
+                asked = True
+            else:
                 break
-            # A token counts for what it was asked for, so writing may need another than reading did.
-            self._authorization = self._authorized(answer.headers.get("Www-Authenticate", ""))
         if answer.status >= 300:
             said = " ".join(answer.body[:300].decode(errors="replace").split())
             raise RegistryError(

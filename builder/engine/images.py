@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ _CHUNK = 1 << 20
 _NEVER = datetime.fromtimestamp(0, tz=timezone.utc)
 # As words of their own: a repository may be called team/geofence, and stands in most messages.
 _ABSENT = ("manifest unknown", "name unknown", "not found")
+# What a registry that is busy answers, as engines pass it on: not a statement about the image.
+_BUSY = re.compile(r"unexpected http status: (?:429|5\d\d)|toomanyrequests")
+PAUSES = (0.5, 2.0)
+"""Seconds to wait before a registry that was busy is asked again; then its answer counts."""
 """What registries say of an image or a repository that they have not."""
 
 _UNREACHABLE = re.compile(
@@ -220,7 +225,7 @@ def load_archive(engine: Engine, source: Path | Iterable[bytes], *, timeout: flo
 
 
 def registry_digest(engine: Engine, reference: str, logins: CredentialSource | None = None) -> str:
-    """The digest that `reference` has in its registry now, as the engine sees it.
+    """The digest that `reference` has in its registry now, as the engine sees it. A busy registry is asked again.
 
     Args:
         engine: asks the registry.
@@ -242,12 +247,7 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
             account = {"identitytoken": login.secret, "serveraddress": name.host}
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(account).encode()).decode()
     try:
-        answer = engine.call_json(
-            "GET",
-            f"/distribution/{_quoted(reference)}/json",
-            doing=f"look up {reference}",
-            headers=headers,
-        )
+        answer = _asked_patiently(engine, reference, headers)
     except EngineRefused as refused:
         said = refused.message.replace(reference, "").lower()
         unreachable = _UNREACHABLE.search(said)
@@ -269,6 +269,18 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
     if not digest.startswith("sha256:"):
         raise RegistryError(f"{host} named no digest for {reference}")
     return digest
+
+
+def _asked_patiently(engine: Engine, reference: str, headers: Mapping[str, str]) -> object:
+    pauses = list(PAUSES)
+    path = f"/distribution/{_quoted(reference)}/json"
+    while True:
+        try:
+            return engine.call_json("GET", path, doing=f"look up {reference}", headers=headers)
+        except EngineRefused as refused:
+            if not pauses or not _BUSY.search(refused.message.lower()):
+                raise
+        time.sleep(pauses.pop(0))
 
 
 def _summary(image: Mapping[str, object]) -> ImageSummary:

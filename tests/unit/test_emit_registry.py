@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import urllib.request
 from typing import Any, NoReturn
 
 import pytest
 
-from builder.emit import registry
+from builder.emit import manifests, registry
 from builder.emit.records import CellRecord
+from builder.engine import images
+from builder.engine.auth import DockerLogins
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineRefused, RegistryError, RegistryUnreachable
 
@@ -22,6 +26,26 @@ class Answering(Engine):
         raise EngineRefused(self.message, status=self.status)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (images, manifests):
+        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+
+
+class Busy(Engine):
+    """An engine whose registry is busy so many times, and then answers."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def call_json(self, *_: Any, **__: Any) -> object:
+        self.times -= 1
+        if self.times >= 0:
+            raise EngineRefused("received unexpected HTTP status: 503 Service Unavailable", status=500)
+        return {"Descriptor": {"digest": DIGEST}}
+
+
+DIGEST = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
 CELL = CellRecord(
     cell="c", status="verified", exit_code=0, candidate="h/o/i:candidate-0", digest="", references=("h/o/i:1",)
 )
@@ -66,3 +90,30 @@ def test_a_candidate_that_may_be_there_is_not_pushed_over(
     with pytest.raises(RegistryError, match="manifest unknown"):
         registry.push(Answering(404, "manifest unknown"), CELL)
     assert pushed == [("push", "--quiet", CELL.candidate)]
+
+
+def test_a_busy_registry_is_asked_again_but_not_for_ever() -> None:
+    assert registry.held_digest(Busy(2), CELL.candidate) == DIGEST
+    with pytest.raises(RegistryError, match="503"):
+        registry.held_digest(Busy(3), CELL.candidate)
+
+
+@pytest.mark.parametrize(("busy", "named"), [(2, True), (3, False)])
+def test_a_busy_registry_is_told_again_but_not_for_ever(
+    busy: int, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def send(self: manifests.Manifests, request: urllib.request.Request) -> manifests._Answer:
+        asked.append(request.get_method())
+        status = 503 if asked.count("PUT") in range(1, busy + 1) and asked[-1] == "PUT" else 200
+        return manifests._Answer(status=status, headers={}, body=b"{}")
+
+    monkeypatch.setattr(manifests.Manifests, "_send", send)
+    there = manifests.Manifests(repository="127.0.0.1:5000/i", logins=DockerLogins())
+    if named:
+        there.name(DIGEST, "latest")
+    else:
+        with pytest.raises(RegistryError, match="503"):
+            there.name(DIGEST, "latest")
+    assert asked == ["GET", "PUT", "PUT", "PUT"]
