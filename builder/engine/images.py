@@ -72,6 +72,7 @@ class ImageDetails(ImageSummary):
         architecture, os: as images spell them: `amd64`, `linux`.
         tagged: when the engine last gave it a name; None when unknown.
         digests: every `repository@sha256:…` under which a registry is known to hold it, sorted.
+        volumes: paths at which its containers get a writable volume of their own, sorted.
     """
 
     layers: tuple[str, ...]
@@ -84,6 +85,7 @@ class ImageDetails(ImageSummary):
     os: str
     digests: tuple[str, ...]
     tagged: datetime | None
+    volumes: tuple[str, ...] = ()
 
 
 def list_images(engine: Engine, *, label: str | None = None, tagged: bool = True) -> tuple[ImageSummary, ...]:
@@ -126,6 +128,7 @@ def inspect(engine: Engine, reference: str) -> ImageDetails | None:
         architecture=fields.text(image.get("Architecture")),
         os=fields.text(image.get("Os")),
         digests=_names(image.get("RepoDigests")),
+        volumes=tuple(sorted(fields.mapping(config.get("Volumes")))),
         tagged=_instant(fields.text(fields.mapping(image.get("Metadata")).get("LastTagTime"))),
     )
 
@@ -238,37 +241,63 @@ def registry_digest(engine: Engine, reference: str, logins: CredentialSource | N
         RegistryError: the registry failed.
     """
     name = Reference.parse(reference)
-    host = name.host or "the default registry"
-    headers = {}
-    login = logins.credentials(name.host or DOCKER_HUB) if logins else None
-    if login:
-        account = {"username": login.username, "password": login.secret, "serveraddress": name.host}
-        if not login.username:
-            account = {"identitytoken": login.secret, "serveraddress": name.host}
-        headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(account).encode()).decode()
     try:
-        answer = _asked_patiently(engine, reference, headers)
+        answer = _asked_patiently(engine, reference, login_header(name, logins))
     except EngineRefused as refused:
-        said = refused.message.replace(reference, "").lower()
-        unreachable = _UNREACHABLE.search(said)
-        if unreachable:
-            raise RegistryUnreachable(
-                f"{host} is unreachable from the engine: {refused.message}",
-                cause=unreachable[0],
-                hint="check the engine's network and proxy, or use a base that is made without a registry",
-            ) from refused
-        if refused.status in (401, 403) or "unauthorized" in said or "denied" in said:
-            raise NotInRegistry(
-                f"{host} refuses {reference}, or has no such image: {refused.message}",
-                hint=f"docker login {name.host}".strip(),
-            ) from refused
-        if refused.status == 404 or any(sign in said for sign in _ABSENT):
-            raise NotInRegistry(f"{host} has no {reference}: {refused.message}") from refused
-        raise RegistryError(f"{host} failed: {refused.message}") from refused
+        raise registry_failure(refused, name) from refused
     digest = fields.text(fields.mapping(fields.mapping(answer).get("Descriptor")).get("digest"))
     if not digest.startswith("sha256:"):
-        raise RegistryError(f"{host} named no digest for {reference}")
+        raise RegistryError(f"{registry_of(name)} named no digest for {reference}")
     return digest
+
+
+def login_header(name: Reference, logins: CredentialSource | None) -> dict[str, str]:
+    """The header with which an engine is lent a login for one call; none where there is no login.
+
+    Raises:
+        RegistryError: the login cannot be read.
+    """
+    login = logins.credentials(name.host or DOCKER_HUB) if logins else None
+    if login is None:
+        return {}
+    account = {"username": login.username, "password": login.secret, "serveraddress": name.host}
+    if not login.username:
+        account = {"identitytoken": login.secret, "serveraddress": name.host}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(account).encode()).decode()}
+
+
+def registry_of(name: Reference) -> str:
+    """What messages call the registry of a name."""
+    return name.host or "the default registry"
+
+
+def is_busy(message: str) -> bool:
+    """Whether what an engine passes on from a registry says only that it is busy now."""
+    return _BUSY.search(message.lower()) is not None
+
+
+def registry_failure(refused: EngineRefused, name: Reference) -> RegistryError:
+    """The error for what an engine passes on from a registry that it asked for an image.
+
+    It is NotInRegistry, RegistryUnreachable, or RegistryError where the registry itself failed.
+    """
+    host = registry_of(name)
+    said = refused.message.replace(str(name), "").lower()
+    unreachable = _UNREACHABLE.search(said)
+    if unreachable:
+        return RegistryUnreachable(
+            f"{host} is unreachable from the engine: {refused.message}",
+            cause=unreachable[0],
+            hint="check the engine's network and proxy, or use a base that is made without a registry",
+        )
+    if refused.status in (401, 403) or any(sign in said for sign in ("unauthorized", "denied", "no basic auth")):
+        return NotInRegistry(
+            f"{host} refuses {name}, or has no such image: {refused.message}",
+            hint=f"docker login {name.host}".strip(),
+        )
+    if refused.status == 404 or any(sign in said for sign in _ABSENT):
+        return NotInRegistry(f"{host} has no {name}: {refused.message}")
+    return RegistryError(f"{host} failed: {refused.message}")
 
 
 def _asked_patiently(engine: Engine, reference: str, headers: Mapping[str, str]) -> object:
@@ -278,7 +307,7 @@ def _asked_patiently(engine: Engine, reference: str, headers: Mapping[str, str])
         try:
             return engine.call_json("GET", path, doing=f"look up {reference}", headers=headers)
         except EngineRefused as refused:
-            if not pauses or not _BUSY.search(refused.message.lower()):
+            if not pauses or not is_busy(refused.message):
                 raise
         time.sleep(pauses.pop(0))
 

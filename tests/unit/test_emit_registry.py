@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import urllib.request
 from typing import Any, NoReturn
 
 import pytest
 
-from builder.emit import manifests, registry
+from builder.emit import registry
 from builder.emit.records import CellRecord
 from builder.engine import images
 from builder.engine.auth import DockerLogins
@@ -28,8 +27,7 @@ class Answering(Engine):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (images, manifests):
-        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(images, "PAUSES", (0.0, 0.0))
 
 
 class Busy(Engine):
@@ -81,39 +79,23 @@ def test_a_registry_that_fails_says_nothing_of_what_it_has(status: int, message:
 def test_a_candidate_that_may_be_there_is_not_pushed_over(
     status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pushed: list[tuple[str, ...]] = []
-    monkeypatch.setattr(registry, "_docker", lambda *arguments: pushed.append(arguments))
+    pushed: list[str] = []
+
+    def push_image(engine: Engine, reference: str, logins: DockerLogins) -> str:
+        pushed.append(reference)
+        return DIGEST
+
+    monkeypatch.setattr(registry, "push_image", push_image)
     with pytest.raises(RegistryError):
         registry.push(Answering(status, message), CELL)
     assert pushed == []
     # Its twin: what is absent is pushed, and then must be there.
     with pytest.raises(RegistryError, match="manifest unknown"):
         registry.push(Answering(404, "manifest unknown"), CELL)
-    assert pushed == [("push", "--quiet", CELL.candidate)]
+    assert pushed == [CELL.candidate]
 
 
 def test_a_busy_registry_is_asked_again_but_not_for_ever() -> None:
     assert registry.held_digest(Busy(2), CELL.candidate) == DIGEST
     with pytest.raises(RegistryError, match="503"):
         registry.held_digest(Busy(3), CELL.candidate)
-
-
-@pytest.mark.parametrize(("busy", "named"), [(2, True), (3, False)])
-def test_a_busy_registry_is_told_again_but_not_for_ever(
-    busy: int, named: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def send(self: manifests.Manifests, request: urllib.request.Request) -> manifests._Answer:
-        asked.append(request.get_method())
-        status = 503 if asked.count("PUT") in range(1, busy + 1) and asked[-1] == "PUT" else 200
-        return manifests._Answer(status=status, headers={}, body=b"{}")
-
-    monkeypatch.setattr(manifests.Manifests, "_send", send)
-    there = manifests.Manifests(repository="127.0.0.1:5000/i", logins=DockerLogins())
-    if named:
-        there.name(DIGEST, "latest")
-    else:
-        with pytest.raises(RegistryError, match="503"):
-            there.name(DIGEST, "latest")
-    assert asked == ["GET", "PUT", "PUT", "PUT"]

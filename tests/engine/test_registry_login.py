@@ -1,25 +1,24 @@
-"""Another name for a manifest, at registries that want a login."""
+"""Another name for a manifest, at registries that want a login, and at those that answer badly."""
 
 from __future__ import annotations
 
 import base64
-import email.message
 import hashlib
-import io
 import json
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from builder.emit.manifests import Manifests
 from builder.engine.auth import Credentials
-from builder.engine.errors import RegistryError, RegistryUnreachable
+from builder.engine.errors import NotInRegistry, RegistryError, RegistryUnreachable
+from builder.registry.answers import Answer
+from builder.registry.client import Repository
+from builder.registry.images import name
+from builder.registry.transport import Transport
 
 pytestmark = pytest.mark.engine
 
@@ -50,8 +49,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(body))}.items():
-            self.send_header(name.replace("_", "-"), value)
+        for header, value in {**headers, "content-length": str(len(body))}.items():
+            self.send_header(header.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -69,8 +68,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200 if good else 401, json.dumps({"token": parse_qs(url.query)["scope"][0]}).encode())
         elif self._allowed("pull"):
             assert KIND in (self.headers.get("Accept") or "")
-            found = url.path == f"/v2/team/image/manifests/{DIGEST}"
-            self._answer(200 if found else 404, self.server.served if found else b"unknown", content_type=KIND)
+            reference = url.path.removeprefix("/v2/team/image/manifests/")
+            kept = {DIGEST: self.server.served, **{tag: body for tag, (_, body) in self.server.tags.items()}}
+            found = reference in kept
+            self._answer(200 if found else 404, kept.get(reference, b"unknown"), content_type=KIND)
 
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -107,23 +108,23 @@ def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
         thread.join()
 
 
-def manifests(registry: Registry, login: Credentials | None = LOGIN) -> Manifests:
-    return Manifests(repository=f"{registry.address}/team/image", logins=Logins(login))
+def repository(registry: Registry, login: Credentials | None = LOGIN) -> Repository:
+    return Repository(f"{registry.address}/team/image", Logins(login))
 
 
 @pytest.mark.parametrize("registry", [TOKEN, 'Basic realm="it"'], indirect=True)
 def test_the_same_bytes_get_another_name(registry: Registry) -> None:
-    manifests(registry).name(DIGEST, "latest")
+    name(repository(registry), DIGEST, "latest")
     assert registry.tags == {"latest": (KIND, MANIFEST)}
 
 
 def test_writing_asks_for_a_token_of_its_own(registry: Registry) -> None:
-    manifests(registry).name(DIGEST, "latest")
+    name(repository(registry), DIGEST, "latest")
     assert registry.tokens == [{"service": ["it"], "scope": [scope]} for scope in ("pull", "push")]
 
 
 def test_an_identity_token_is_a_login_too(registry: Registry) -> None:
-    manifests(registry, Credentials(username="", secret="identity")).name(DIGEST, "latest")
+    name(repository(registry, Credentials(username="", secret="identity")), DIGEST, "latest")
     assert {token["grant_type"][0] for token in registry.tokens} == {"refresh_token"}
     assert set(registry.tags) == {"latest"}
 
@@ -132,7 +133,7 @@ def test_an_identity_token_is_a_login_too(registry: Registry) -> None:
 @pytest.mark.parametrize("login", [None, Credentials(username="user", secret="wrong-word")])
 def test_without_the_right_login_nothing_is_named(registry: Registry, login: Credentials | None) -> None:
     with pytest.raises(RegistryError) as caught:
-        manifests(registry, login).name(DIGEST, "latest")
+        name(repository(registry, login), DIGEST, "latest")
     assert f"docker login {registry.address}" in str(caught.value)
     assert "wrong-word" not in str(caught.value)
     assert registry.tags == {}
@@ -153,27 +154,27 @@ def test_without_the_right_login_nothing_is_named(registry: Registry, login: Cre
 )
 def test_no_login_goes_where_it_does_not_belong(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="does not take"):
-        manifests(registry).name(DIGEST, "latest")
+        name(repository(registry), DIGEST, "latest")
     assert registry.tokens == []
 
 
 def test_other_bytes_than_those_that_passed_get_no_name(registry: Registry) -> None:
     registry.served = MANIFEST + b" "
     with pytest.raises(RegistryError, match="other bytes"):
-        manifests(registry).name(DIGEST, "latest")
-    with pytest.raises(RegistryError, match="404 unknown"):
-        manifests(registry).name("sha256:" + "0" * 64, "latest")
+        name(repository(registry), DIGEST, "latest")
+    with pytest.raises(NotInRegistry, match="there is no"):
+        name(repository(registry), "sha256:" + "0" * 64, "latest")
     assert registry.tags == {}
     registry.served = MANIFEST
-    manifests(registry).name(DIGEST, "latest")
+    name(repository(registry), DIGEST, "latest")
     assert set(registry.tags) == {"latest"}
 
 
 def test_a_registry_that_is_not_there(registry: Registry) -> None:
-    gone = manifests(registry)
+    gone = repository(registry)
     registry.server_close()
     with pytest.raises(RegistryUnreachable, match="unreachable"):
-        gone.name(DIGEST, "latest")
+        name(gone, DIGEST, "latest")
 
 
 def test_what_does_not_speak_http_is_no_registry() -> None:
@@ -181,15 +182,16 @@ def test_what_does_not_speak_http_is_no_registry() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
         def answer() -> None:
-            client, _ = server.accept()
-            with client:
-                client.recv(4096)
-                client.sendall(b"nonsense\r\n\r\n")
+            for _ in range(2):  # whether it speaks TLS is asked first
+                client, _ = server.accept()
+                with client:
+                    client.recv(4096)
+                    client.sendall(b"nonsense\r\n\r\n")
 
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(RegistryUnreachable, match="nonsense"):
-            Manifests(repository=f"{address}/team/image", logins=Logins(None)).name(DIGEST, "latest")
+            name(Repository(f"{address}/team/image", Logins(None)), DIGEST, "latest")
         thread.join()
 
 
@@ -214,11 +216,11 @@ def test_docker_hub_has_another_host_than_its_names(
 ) -> None:
     asked: list[str] = []
 
-    def refuse(self: urllib.request.OpenerDirector, request: urllib.request.Request, **_: object) -> None:
-        asked.append(request.full_url)
-        raise urllib.error.HTTPError(request.full_url, 401, "", email.message.Message(), io.BytesIO())
+    def refuse(self: Transport, method: str, url: str, **_: object) -> Answer:
+        asked.append(url)
+        return Answer(status=401, headers={}, body=b"", challenges=('Basic realm="hub"',))
 
-    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-    with pytest.raises(RegistryError):
-        Manifests(repository=repository, logins=HubLogins()).name(DIGEST, "latest")
+    monkeypatch.setattr(Transport, "send", refuse)
+    with pytest.raises(RegistryError, match=r"docker login docker\.io"):
+        Repository(repository, HubLogins()).manifest(DIGEST)
     assert asked == [f"https://registry-1.docker.io/v2/{path}/manifests/{DIGEST}"]
