@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
-from builder.check.result import CheckOutcome, CheckResult, Facts, Status
+from builder.check.facts import Facts
+from builder.check.host import HOST_CHECKS, Promise, host_rows, no_result
+from builder.check.result import CheckOutcome, CheckResult, Status
+from builder.check.suite import Spec, suite
 from builder.errors import ConfigError
-from builder.matrix import CPU, Level
-
-_APPLICABLE: Mapping[str, frozenset[str]] = {
-    "static.python": frozenset(),
-    "static.versions": frozenset(),
-    "static.user": frozenset(),
-    "static.home": frozenset(),
-    "static.pip-check": frozenset({"pip"}),
-    "torch.*": frozenset({"torch"}),
-    "tensorboard.*": frozenset({"torch", "tensorboard"}),
-    "horovod.*": frozenset({"torch", "horovod"}),
-    "dask.*": frozenset({"dask", "distributed"}),
-}
-"""Which checks an image must pass, by the packages that it has."""
+from builder.matrix import Level
 
 _TRAINING = "*.train.*"
 
@@ -39,23 +28,17 @@ class VerdictStatus(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expectation:
-    """What a cell promises of its image.
+class Expectation(Promise):
+    """What a cell promises of its image, and what the image must have shown.
 
     Attributes:
-        packages: exact version by name of everything that may be installed; empty when nothing is known of it.
-        promised: names of packages that must be installed.
-        python: major and minor version, such as `3.11`; empty when nothing is promised.
-        cuda: `cpu` or the CUDA version that the framework is built for; empty when nothing is promised.
-        level: up to which checks count.
-        required: names of checks, or globs, that must run and pass; those above `level` do not count.
+        level: that it must reach to pass, and so to get its tags.
+        verified: that it must reach for `-verified` too; None for `level`.
+        required: names of checks, or globs, that must run and pass, as far as they belong to these levels.
     """
 
-    packages: Mapping[str, str] = field(default_factory=dict)
-    promised: frozenset[str] = frozenset()
-    python: str = ""
-    cuda: str = ""
     level: Level
+    verified: Level | None = None
     required: frozenset[str]
 
 
@@ -64,135 +47,158 @@ class Verdict:
     """What is known of one image.
 
     Attributes:
-        status: PASSED when all that is required ran and passed and the facts are those promised; FAILED when anything
-            failed; INCOMPLETE when something required did not run.
-        level: up to which it was judged; an image that passed at `cpu` is not known to work on a GPU.
-        checks: every check, in the order in which they ran; empty when there was no result.
+        status: PASSED when it reached the level that it must reach, and the facts are those promised; FAILED when
+            anything failed; INCOMPLETE when something required did not run.
+        level: up to which the suite was asked to go; an image that passed at `cpu` is not known to work on a GPU.
+        reached: the highest level up to which every required check ran and passed, with one at least at that level.
+            None when there is none, and when anything failed.
+        checks: every check, the host's before the suite's; of a run without a result, `run.result` alone.
         facts: what was found in the image; None when there was no result.
-        reasons: why it did not pass, one line each, the worst first; empty when it passed.
+        reasons: why it did not pass, one line `name: reason` for each check, failures first; empty when it passed.
+        unverified: what it lacks for `-verified` although it passed, one line each; empty when nothing.
     """
 
     status: VerdictStatus
     level: Level
+    reached: Level | None
     checks: tuple[CheckOutcome, ...]
     facts: Facts | None
     reasons: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether it reached what `-verified` needs."""
+        return self.status is VerdictStatus.PASSED and not self.unverified
 
 
-def required_checks(packages: Iterable[str]) -> frozenset[str]:
-    """The checks (globs among them) that an image with these packages must pass, at every level."""
+def required_checks(packages: Iterable[str], checks: Mapping[str, Spec] | None = None) -> frozenset[str]:
+    """The checks that an image with these packages must pass, at every level.
+
+    Args:
+        packages: names of what is installed.
+        checks: of which suite; None for this imgbuild's.
+    """
     names = {canonicalize_name(name) for name in packages}
-    return frozenset(check for check, needs in _APPLICABLE.items() if needs <= names)
+    known = suite().checks if checks is None else checks
+    return frozenset(spec.name for spec in known.values() if spec.needs <= names and not spec.optional)
 
 
-def judge(expectation: Expectation | None, result: CheckResult) -> Verdict:
+def judge(expectation: Expectation | None, result: CheckResult, *, limit: str = "") -> Verdict:
     """The verdict; without an expectation, for an image that was not built here, what it has decides what it must pass.
+
+    Args:
+        expectation: what the image is held to.
+        result: what the suite reports of it.
+        limit: why the suite was asked to go no further than it did, such as that there is no GPU; takes the place of
+            the suite's own words for what lies above.
 
     Raises:
         ConfigError: the expectation requires no check at all.
     """
+    rows = (*host_rows(expectation, result), *(_limited(check, result.level, limit) for check in result.checks))
+    lacking = []
     if expectation is None:
         required = required_checks(result.facts.packages)
         expectation = Expectation(level=result.level, required=required)
-        missing = [] if _trained(result) else ["nothing to train with was found"]
+        lacking = [] if _trained(result) else ["nothing to train with was found"]
     elif not expectation.required:
         raise ConfigError("no check is required, so that any image would pass")
     else:
-        missing = []
-    failed = [f"{check.name}: {check.reason}" for check in result.checks if check.status is Status.FAILED]
-    failed += _differences(expectation, result.facts)
-    missing += _not_run(expectation, result)
+        promised = [row.name for row in rows if row.name in HOST_CHECKS and _promised(row, expectation)]
+        expectation = replace(expectation, required=expectation.required.union(promised))
+    failed = [f"{row.name}: {row.reason}" for row in rows if row.status is Status.FAILED]
+    wanted = _matching(expectation.required, rows)
+    gaps = {level: list(_gaps(wanted, level, result.level, limit)) for level in Level}
+    reached = max((level for level in Level if not gaps[level]), default=None) if not failed else None
+    if reached is None or reached < expectation.level:
+        lacking += gaps[expectation.level]
+    verified = expectation.verified or expectation.level
+    unverified: list[str] = []
     if failed:
         status = VerdictStatus.FAILED
-    elif missing:
+    elif lacking:
         status = VerdictStatus.INCOMPLETE
     else:
         status = VerdictStatus.PASSED
+        if reached is not None and reached < verified:
+            unverified = _unverified(wanted, reached, verified, gaps[verified])
     return Verdict(
         status=status,
-        level=expectation.level,
-        checks=result.checks,
+        level=result.level,
+        reached=reached,
+        checks=rows,
         facts=result.facts,
-        reasons=(*failed, *missing),
+        reasons=(*failed, *lacking),
+        unverified=tuple(unverified),
     )
 
 
 def failed_verdict(level: Level, *reasons: str) -> Verdict:
-    """The verdict on an image whose check brought no result."""
-    return Verdict(status=VerdictStatus.FAILED, level=level, checks=(), facts=None, reasons=reasons)
+    """The verdict on an image whose check, asked to go up to `level`, brought no result; at least one reason why."""
+    row = no_result(*reasons)
+    return Verdict(
+        status=VerdictStatus.FAILED,
+        level=level,
+        reached=None,
+        checks=(row,),
+        facts=None,
+        reasons=(f"{row.name}: {row.reason}",),
+    )
+
+
+def _limited(check: CheckOutcome, level: Level, limit: str) -> CheckOutcome:
+    above = limit and level < check.level and check.status is Status.NOT_RUN
+    return replace(check, reason=limit) if above else check
 
 
 def _trained(result: CheckResult) -> bool:
     return any(check.status is not Status.NOT_RUN and fnmatchcase(check.name, _TRAINING) for check in result.checks)
 
 
-def _not_run(expectation: Expectation, result: CheckResult) -> Iterator[str]:
-    """What is required and did not run, one reason for each check or for each glob that nothing answers to."""
-    counted = 0
-    for glob in sorted(expectation.required):
-        matching = [check for check in result.checks if fnmatchcase(check.name, glob)]
-        if not matching:
+def _promised(row: CheckOutcome, promise: Promise) -> bool:
+    """Whether one of the host's checks is asked of an image with this promise; `run.result` always is."""
+    return {
+        "cell.python": bool(promise.python),
+        "cell.packages": bool(promise.packages or promise.promised),
+        "cell.cuda": promise.asks_for_cuda,
+    }.get(row.name, True)
+
+
+def _matching(required: frozenset[str], rows: Sequence[CheckOutcome]) -> dict[str, tuple[CheckOutcome, ...]]:
+    """The rows of each required name or glob, in their order."""
+    by_name = {row.name: row for row in rows}
+    return {
+        glob: (by_name[glob],) if glob in by_name else tuple(row for row in rows if fnmatchcase(row.name, glob))
+        for glob in sorted(required)
+    }
+
+
+def _gaps(wanted: Mapping[str, tuple[CheckOutcome, ...]], level: Level, asked: Level, limit: str) -> Iterator[str]:
+    """Why an image did not reach a level, failures apart: one line for each check or glob; nothing when it did."""
+    at_level = False
+    for glob, rows in wanted.items():
+        if not rows:
             yield f"{glob}: required, but the suite has no such check"
-        for check in matching:
-            if expectation.level < check.level:
-                continue
-            counted += 1
-            if check.status is Status.NOT_RUN:
-                yield f"{check.name}: did not run: {check.reason}"
-    if not counted:
-        yield f"none of the required checks belongs to level {expectation.level.value}"
-    if result.level < expectation.level:
-        yield f"the checks went up to {result.level.value}, required is {expectation.level.value}"
+        for row in rows:
+            at_level = at_level or (row.level is level and row.name not in HOST_CHECKS)
+            if row.level <= level and row.status is Status.NOT_RUN:
+                yield f"{row.name}: did not run: {row.reason}"
+    if not at_level:
+        yield f"none of the required checks belongs to level {level.value}"
+    if asked < level:
+        because = f": {limit}" if limit else ""
+        yield f"the checks went up to {asked.value}, required is {level.value}{because}"
 
 
-def _differences(expectation: Expectation, facts: Facts) -> Iterator[str]:
-    """Where the image is not what the cell promises."""
-    python = ".".join(facts.python.split(".")[:2])
-    if expectation.python and python != expectation.python:
-        yield f"Python is {facts.python}, the cell says {expectation.python}"
-    yield from _package_differences(expectation, facts)
-    yield from _cuda_difference(expectation, facts)
-
-
-def _package_differences(expectation: Expectation, facts: Facts) -> Iterator[str]:
-    pins = {canonicalize_name(name): version for name, version in expectation.packages.items()}
-    for promise in sorted(canonicalize_name(name) for name in expectation.promised):
-        if promise not in facts.packages:
-            yield f"{promise} is promised and not installed"
-    if not pins:
-        return
-    unpinned = []
-    for name, found in facts.packages.items():
-        expected = pins.get(canonicalize_name(name))
-        if expected is None:
-            unpinned.append(f"{name} {found}")
-        elif not _same(found, expected):
-            yield f"{name} is {found}, the cell says {expected}"
-    if unpinned:
-        yield f"installed but not pinned: {', '.join(unpinned)}"
-    pinned = pins.get(canonicalize_name("torch"))
-    if facts.torch is not None and pinned is not None and not _same(facts.torch.version, pinned):
-        yield f"torch says it is {facts.torch.version}, the cell says {pinned}"
-
-
-def _cuda_difference(expectation: Expectation, facts: Facts) -> Iterator[str]:
-    promised = {canonicalize_name(name) for name in expectation.promised}
-    if not expectation.cuda or "torch" not in promised or expectation.level is Level.STATIC:
-        return
-    if facts.torch is None:
-        yield "torch could not be asked which CUDA it is built for"
-        return
-    found = facts.torch.cuda or CPU
-    expected = expectation.cuda
-    if expected != CPU:
-        expected = ".".join(expected.split(".")[:2])
-    if found != expected:
-        yield f"torch is built for CUDA {found}, the cell says {expectation.cuda}"
-
-
-def _same(found: str, expected: str) -> bool:
-    """Whether two versions are one, such as 2026.08.0 and 2026.8.0; a local part (`+cpu`) counts."""
-    try:
-        return Version(found) == Version(expected)
-    except InvalidVersion:
-        return found == expected
+def _unverified(
+    wanted: Mapping[str, tuple[CheckOutcome, ...]], reached: Level, verified: Level, gaps: Sequence[str]
+) -> list[str]:
+    """What is missing for `-verified`, checks that share a reason in one line."""
+    start = f"not verified: reached {reached.value}, `-verified` needs {verified.value}"
+    by_reason: dict[str, list[str]] = {}
+    for row in (row for rows in wanted.values() for row in rows):
+        if reached < row.level <= verified and row.status is Status.NOT_RUN:
+            by_reason.setdefault(row.reason, []).append(row.name)
+    lines = [f"{start}: {', '.join(names)} did not run: {reason}" for reason, names in by_reason.items()]
+    return lines or [f"{start}: {gap}" for gap in gaps]

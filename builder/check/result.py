@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from builder.check.facts import BuildFacts, Facts, HorovodFacts, TensorflowFacts, TorchFacts
 from builder.errors import CheckFailed
 from builder.matrix import Level
 
@@ -48,6 +49,7 @@ class CheckOutcome:
         reason: one line; empty when it passed.
         seconds: how long it took.
         measured: its evidence; nested values as JSON text.
+        series: numbers per step by name, such as `loss`: the curves of a training.
     """
 
     name: str
@@ -56,60 +58,7 @@ class CheckOutcome:
     reason: str
     seconds: float
     measured: Mapping[str, Scalar]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchFacts:
-    """torch as it describes itself.
-
-    Attributes:
-        version: `torch.__version__`.
-        cuda: the CUDA version it is built for; None for a CPU build.
-        num_threads: threads that it takes by default.
-        capability: the instruction set that its CPU kernels use.
-    """
-
-    version: str
-    cuda: str | None
-    num_threads: int
-    capability: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class HorovodFacts:
-    """Horovod as it describes itself: its version, and what it is built with."""
-
-    version: str
-    gloo: bool
-    mpi: bool
-    nccl: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What was found in the image.
-
-    Attributes:
-        python: full version, such as `3.11.2`.
-        platform: kernel, machine and C library, in one line.
-        system: the distribution, as its os-release names it.
-        uid: the user id that the checks ran with.
-        packages: version of every installed distribution, by its normalised name.
-        cpu: the processor's model.
-        devices: NVIDIA device files.
-        torch: None where it is not installed or could not be imported.
-        horovod: None where it is not installed or could not be imported.
-    """
-
-    python: str
-    platform: str
-    system: str
-    uid: int
-    packages: Mapping[str, str]
-    cpu: str
-    devices: tuple[str, ...]
-    torch: TorchFacts | None
-    horovod: HorovodFacts | None
+    series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +116,9 @@ def parse_result(data: bytes, nonce: str, suite_checks: frozenset[str] = frozens
     names = [check.name for check in checks]
     if len(set(names)) != len(names):
         raise NoResult("the result has two checks of one name")
+    foreign = [name for name in names if name.startswith(("run.", "cell."))]
+    if foreign:
+        raise NoResult(f"the result has {foreign[0]}, which is the host's to say")
     lacking = sorted(suite_checks - set(names))
     if lacking:
         raise NoResult(f"the result says nothing of {', '.join(lacking)}")
@@ -279,7 +231,26 @@ def _check(reader: _Reader) -> CheckOutcome:
         reason=reason,
         seconds=reader.number("seconds"),
         measured={line(key): _scalar(value) for key, value in reader.items("measured").items()},
+        series=_series(reader, name) if reader.has("series") else {},
     )
+
+
+def _series(reader: _Reader, check: str) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for name, values in reader.items("series").items():
+        if not _CHECK_NAME.fullmatch(name.replace("_", "-")) or not isinstance(values, list):
+            raise NoResult(f"{line(name)!r} of {check} is no series of numbers")
+        found[name] = tuple(_point(value, check) for value in values)
+    return found
+
+
+def _point(value: object, check: str) -> float:
+    # The suite writes numbers that are not finite as words, since JSON has none.
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NoResult(f"a series of {check} holds what is no number")
+    return float(value) if abs(value) < 1e300 else math.copysign(math.inf, value)
 
 
 def _scalar(value: object) -> Scalar:
@@ -306,7 +277,30 @@ def _facts(reader: _Reader) -> Facts:
         devices=reader.texts("devices"),
         torch=_torch(reader.reader("torch")) if reader.has("torch") else None,
         horovod=_horovod(reader.reader("horovod")) if reader.has("horovod") else None,
+        tensorflow=_tensorflow(reader.reader("tensorflow")) if reader.has("tensorflow") else None,
+        builds=_builds(reader.reader("builds")) if reader.has("builds") else {},
     )
+
+
+def _tensorflow(reader: _Reader) -> TensorflowFacts:
+    return TensorflowFacts(
+        version=reader.text("version"),
+        cuda=reader.text("cuda") if reader.has("cuda") else None,
+        keras=reader.text("keras"),
+        gpus=reader.texts("gpus"),
+    )
+
+
+def _builds(reader: _Reader) -> dict[str, BuildFacts]:
+    found = {}
+    for name in ("torch", "tensorflow"):
+        if reader.has(name):
+            built = reader.reader(name)
+            found[name] = BuildFacts(
+                version=built.text("version") if built.has("version") else None,
+                cuda=built.text("cuda") if built.has("cuda") else None,
+            )
+    return found
 
 
 def _torch(reader: _Reader) -> TorchFacts:

@@ -29,6 +29,9 @@ DEFAULT_USER = "12345:12345"
 
 _COMMAND = (
     "python3",
+    # Without site-packages: whatever they hold must not keep the suite from reporting it.
+    "-I",
+    "-S",
     f"{_VOLUME}/suite.pyz",
     "--request",
     f"{_VOLUME}/request.json",
@@ -36,6 +39,8 @@ _COMMAND = (
     f"{_VOLUME}/results",
 )
 _TMPFS = {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=1g"}
+_SHM = 1 << 30
+"""Bytes of /dev/shm: data loaders and NCCL pass more through it than the 64 MB that a container has by default."""
 _LOG_LINES = 12
 _PIDS = 4096
 """Processes and threads of a check; two ranks, a cluster and their thread pools take some hundreds."""
@@ -53,6 +58,7 @@ class CheckRun:
         log_tail: the end of what the container wrote.
         raw: the result file as the container wrote it; empty when there was none.
         seconds: how long the container ran.
+        limit: why the suite was asked to go no further than it did; empty when it was far enough.
     """
 
     verdict: Verdict
@@ -62,6 +68,7 @@ class CheckRun:
     log_tail: str
     raw: bytes
     seconds: float
+    limit: str = ""
 
 
 def check_image(
@@ -73,6 +80,11 @@ def check_image(
     cancel: threading.Event | None = None,
     uid: str = DEFAULT_USER,
     gpus: bool = False,
+    level: Level | None = None,
+    limit: str = "",
+    fail_fast: bool = False,
+    only: tuple[str, ...] = (),
+    memory_bytes: int | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> CheckRun:
     """Checks an image through its own entrypoint, without network, as an unknown user, on a read-only root.
@@ -82,20 +94,27 @@ def check_image(
         deadline: seconds after which the container is killed.
         uid: user and group id, as `UID:GID`.
         gpus: gives the container every GPU. Without it, checks above `cpu` do not run.
+        level: up to which checks are asked for; None for what the expectation's `level` says, and without one as far
+            as `gpus` allows.
+        limit: why `level` is less than one could wish, such as that there is no GPU.
+        fail_fast: runs no check after the first that failed.
+        only: names of checks, or globs, to run and no others; empty for all of the level. The rest stays not run, so
+            that an image passes only if no more than these is required of it.
+        memory_bytes: what the container may take; None for three quarters of the engine's memory.
         on_line: gets the end of what the container wrote, line by line, after it ended.
 
     Raises:
         ConfigError: `uid` is no `UID:GID`, or the expectation requires no check.
         ImageMissing, ContainerError, EngineUnavailable, RunCancelled: as `containers.run`.
     """
-    if expectation is None:
-        level = Level.GPU if gpus else Level.CPU
-    elif not expectation.required:
+    if expectation is not None and not expectation.required:
         raise ConfigError("no check is required, so that any image would pass")
-    else:
-        level = expectation.level
+    if level is None:
+        level = expectation.level if expectation is not None else Level.GPU if gpus else Level.CPU
     nonce = secrets.token_hex(16)
     packed = suite()
+    image = inspect(engine, image_id)
+    entrypoint = (image.entrypoint or ()) if image is not None else ()
     request = RunRequest(
         image=image_id,
         command=_COMMAND,
@@ -106,11 +125,12 @@ def check_image(
         tmpfs=_TMPFS,
         cap_drop=("ALL",),
         # A leak or a fork bomb of a broken image must end the check, not the machine.
-        memory_bytes=engine.info().memory_bytes * 3 // 4 or None,
+        memory_bytes=memory_bytes or engine.info().memory_bytes * 3 // 4 or None,
+        shm_bytes=_SHM,
         pids_limit=_PIDS,
         no_new_privileges=True,
         gpus=gpus,
-        files={"suite.pyz": packed.archive, "request.json": _request(nonce, level, uid)},
+        files={"suite.pyz": packed.archive, "request.json": _request(nonce, level, uid, fail_fast, only, entrypoint)},
         volume_path=_VOLUME,
         results_dir="results",
         output=(_RESULT,),
@@ -130,14 +150,15 @@ def check_image(
     raw = run.outputs.get(_RESULT, b"")
     result: CheckResult | None = None
     try:
-        result = _result(run, nonce, deadline, packed.checks)
-        verdict = judge(expectation, result)
+        result = _result(run, nonce, deadline, frozenset(packed.checks))
+        if result.level is not level:
+            raise NoResult(f"the result goes up to level {result.level.value}, asked for was {level.value}")
+        verdict = judge(expectation, result, limit=limit)
     except NoResult as refusal:
+        result = None
         reasons = [refusal.message]
-        if run.exit_code and not raw:
-            image = inspect(engine, image_id)
-            if image is not None and image.entrypoint:
-                reasons.append(f"the check was started through the image's entrypoint, {' '.join(image.entrypoint)}")
+        if run.exit_code and not raw and entrypoint:
+            reasons.append(f"the check was started through the image's entrypoint, {' '.join(entrypoint)}")
         verdict = failed_verdict(level, *reasons)
     return CheckRun(
         verdict=verdict,
@@ -147,6 +168,7 @@ def check_image(
         log_tail=run.log_tail,
         raw=raw,
         seconds=run.seconds,
+        limit=limit,
     )
 
 
@@ -154,7 +176,9 @@ def _unread(verdict: Verdict, sha256: str) -> CheckRun:
     return CheckRun(verdict=verdict, result=None, suite_sha256=sha256, nonce="", log_tail="", raw=b"", seconds=0.0)
 
 
-def _request(nonce: str, level: Level, uid: str) -> bytes:
+def _request(
+    nonce: str, level: Level, uid: str, fail_fast: bool, only: tuple[str, ...], entrypoint: tuple[str, ...]
+) -> bytes:
     user, _, group = uid.partition(":")
     if not user.isdecimal() or not group.isdecimal():
         raise ConfigError(f"{uid!r} is no user and group id", hint="Write it as UID:GID.")
@@ -165,6 +189,10 @@ def _request(nonce: str, level: Level, uid: str) -> bytes:
         "uid": int(user),
         "gid": int(group),
         "read_only": True,
+        "fail_fast": fail_fast,
+        "only": list(only),
+        # The checks run it with programs of their own; [] where the image has none.
+        "entrypoint": list(entrypoint),
     }
     return json.dumps(request).encode()
 

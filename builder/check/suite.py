@@ -6,14 +6,18 @@ import ast
 import hashlib
 import importlib.resources
 import io
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
+
+_DECLARATION = re.compile(r"^(?:@|GROUP = )((?:check|Group)\((?:[^\n]*\)$|.*?^\)))", re.MULTILINE | re.DOTALL)
+"""A declaration in one line, or up to the line that begins with its closing parenthesis."""
 
 _MAIN = b"""import sys
 
@@ -25,18 +29,39 @@ if __name__ == "__main__":
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What the suite says of one of its checks.
+
+    Attributes:
+        name: for instance `torch.train.amp`.
+        level: the one it belongs to, as in a result.
+        needs: the packages that an image must have for the check to be asked of it.
+        optional: whether not running it is never a gap.
+        deadline: seconds.
+        catches: one sentence.
+    """
+
+    name: str
+    level: str
+    needs: frozenset[str]
+    optional: bool
+    deadline: float
+    catches: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """The program that judges images.
 
     Attributes:
         archive: a zip that `python3` runs.
         sha256: of the archive, in hex; part of a check's evidence, never of an image's key.
-        checks: the names of its checks: a result that lacks one is no result.
+        checks: its checks by name: a result that lacks one is no result.
     """
 
     archive: bytes
     sha256: str
-    checks: frozenset[str]
+    checks: Mapping[str, Spec]
 
 
 @cache
@@ -59,23 +84,54 @@ def pack(sources: Mapping[str, bytes]) -> Suite:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, members[name])
     data = stream.getvalue()
-    return Suite(archive=data, sha256=hashlib.sha256(data).hexdigest(), checks=_names(sources))
+    return Suite(archive=data, sha256=hashlib.sha256(data).hexdigest(), checks=_specs(sources))
 
 
-def _names(sources: Mapping[str, bytes]) -> frozenset[str]:
-    """The names in every `@GROUP.check("name", …)`, read from the source: the suite is never imported here."""
-    return frozenset(
-        call.args[0].value
-        for path, source in sources.items()
-        if path.startswith("groups/")
-        for call in ast.walk(ast.parse(source))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "check"
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
-    )
+def _specs(sources: Mapping[str, bytes]) -> dict[str, Spec]:
+    """Every `@check("name", …)` of the groups, read from the source: the suite is never imported here."""
+    shared: dict[str, frozenset[str]] = {}
+    found: dict[str, tuple[str, dict[str, object]]] = {}
+    for path, source in sorted(sources.items()):
+        if not path.startswith("groups/") or path.count("/") != 2:
+            continue
+        directory = path.split("/")[1]
+        for call in _declarations(source.decode()):
+            given = {word.arg: _literal(word.value) for word in call.keywords if word.arg}
+            if not call.args and path.endswith("/__init__.py"):
+                shared[directory] = _names(given.get("needs"))
+            elif call.args:
+                found[str(_literal(call.args[0]))] = (directory, given)
+    return {
+        name: Spec(
+            name=name,
+            level=str(given.get("level")),
+            needs=shared.get(directory, frozenset()) | _names(given.get("needs")),
+            optional=given.get("optional") is True,
+            deadline=deadline if isinstance(deadline := given.get("deadline"), int | float) else 0.0,
+            catches=str(given.get("catches")),
+        )
+        for name, (directory, given) in found.items()
+    }
+
+
+def _declarations(source: str) -> Iterator[ast.Call]:
+    """The calls of `check` and `Group` at the top of a module. To parse all of every module would take 80 ms."""
+    for match in _DECLARATION.finditer(source):
+        call = ast.parse(match[1], mode="eval").body
+        if isinstance(call, ast.Call):
+            yield call
+
+
+def _literal(node: ast.expr) -> object:
+    try:
+        value: object = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value
+
+
+def _names(value: object) -> frozenset[str]:
+    return frozenset(map(str, value)) if isinstance(value, tuple) else frozenset()
 
 
 def modules_in(directory: Traversable, prefix: str = "") -> dict[str, bytes]:

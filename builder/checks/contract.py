@@ -1,7 +1,9 @@
 """What a check and a group of checks are, and the words they share with the host side.
 
 A check is a function that measures something, raises `Failed` (or anything else) when the image is broken, and raises
-`NotRun` when it cannot tell. Nothing passes because something was absent.
+`NotRun` when it cannot tell. Nothing passes because something was absent. Each check is a file of its own,
+`groups/GROUP/NAME.py`; what the checks of a group share is in `groups/GROUP/__init__.py`, as `GROUP`. Files whose names
+begin with an underscore hold no check.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,7 +60,10 @@ class Check:
         level: one of `LEVELS`.
         deadline: seconds after which it counts as hanging and is killed.
         catches: one sentence on the defect that it finds.
-        run: gets what the group's `prepare` returned and returns what it measured.
+        needs: packages that an image must have for the check to be asked of it, beside those of its group.
+        optional: not running it is never a gap: what it looks at is not promised by a package.
+        run: gets what the group's `prepare` returned and returns what it measured. Under the key `series`, numbers
+            per step by name, such as `{"loss": [4.1, 3.8]}`: the curves of a training.
     """
 
     name: str
@@ -66,60 +71,87 @@ class Check:
     deadline: float
     catches: str
     run: Callable[[Any], Measured]
+    needs: tuple[str, ...] = ()
+    optional: bool = False
+
+
+def check(
+    name: str, *, level: str, deadline: float, catches: str, needs: tuple[str, ...] = (), optional: bool = False
+) -> Callable[[Callable[[Any], Measured]], Check]:
+    """Makes a check of the decorated function; the arguments are those of `Check`, all literals."""
+    if level not in LEVELS:
+        raise ValueError(f"{name}: unknown level {level}")
+
+    def made(run: Callable[[Any], Measured]) -> Check:
+        return Check(name, level, deadline, catches, run, needs, optional)
+
+    return made
 
 
 def _nothing() -> tuple[Any, Measured]:
     return None, {}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """Checks that share one process and what is expensive to make: an import, two ranks, a cluster.
+    """What the checks of one directory share: a process, and in it what is expensive to make, such as an import.
 
     Attributes:
-        name: of the group.
+        needs: packages that an image must have for the group's checks to be asked of it.
         prepare: returns what the checks get, and facts about the image; raises as a check does, for all of them.
         deadline: seconds for `prepare`.
         image_home: leave HOME as the image has it, instead of an empty writable directory.
-        checks: in the order in which they run.
+        name: its directory's.
+        checks: those of its directory, the weakest level first, then by name.
     """
 
-    name: str
+    needs: tuple[str, ...] = ()
     prepare: Callable[[], tuple[Any, Measured]] = _nothing
     deadline: float = 60.0
     image_home: bool = False
-    checks: list[Check] = field(default_factory=list)
-
-    def check(
-        self, name: str, *, level: str, deadline: float, catches: str
-    ) -> Callable[[Callable[[Any], Measured]], Callable[[Any], Measured]]:
-        """Registers the decorated function as a check of this group."""
-        if level not in LEVELS:
-            raise ValueError(f"{name}: unknown level {level}")
-
-        def register(run: Callable[[Any], Measured]) -> Callable[[Any], Measured]:
-            self.checks.append(Check(name, level, deadline, catches, run))
-            return run
-
-        return register
+    name: str = ""
+    checks: tuple[Check, ...] = ()
 
 
 def groups() -> list[Group]:
-    """Every `GROUP` in the modules of `groups/`; those with the weakest checks first, then by name."""
+    """Every directory of `groups/` with its checks, one in each file; those with the weakest checks come first.
+
+    Raises:
+        ValueError: a file has no check or several, or a check is not named after its directory and file.
+    """
     package = importlib.import_module("builder.checks.groups")
-    found = []
-    for module in pkgutil.iter_modules(package.__path__):
-        group = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "GROUP", None)
-        if isinstance(group, Group):
-            found.append(group)
-    names = [check.name for group in found for check in group.checks]
-    if len(names) != len(set(names)):
-        raise ValueError(f"two checks have one name: {sorted(names)}")
+    found = [_group(package.__name__, module.name) for module in pkgutil.iter_modules(package.__path__)]
     return sorted(found, key=lambda group: (min(map(_weight, group.checks), default=0), group.name))
 
 
-def _weight(check: Check) -> int:
-    return LEVELS.index(check.level)
+def group(name: str) -> Group:
+    """One of `groups()`, without importing the others."""
+    return _group("builder.checks.groups", name)
+
+
+def _group(package: str, name: str) -> Group:
+    directory = importlib.import_module(f"{package}.{name}")
+    checks = []
+    for module in pkgutil.iter_modules(directory.__path__):
+        if module.name.startswith("_"):
+            continue
+        file = importlib.import_module(f"{directory.__name__}.{module.name}")
+        here = [item for item in vars(file).values() if isinstance(item, Check)]
+        if len(here) != 1:
+            raise ValueError(f"groups/{name}/{module.name}.py has {len(here)} checks, not one")
+        expected = f"{name}_{module.name}"
+        if here[0].name.replace(".", "_").replace("-", "_") != expected:
+            raise ValueError(f"groups/{name}/{module.name}.py holds {here[0].name}: it must be named after its file")
+        checks += here
+    checks.sort(key=lambda item: (_weight(item), item.name))
+    shared = getattr(directory, "GROUP", Group())
+    if not isinstance(shared, Group):
+        raise ValueError(f"GROUP of groups/{name} is no Group")
+    return replace(shared, name=name, checks=tuple(checks))
+
+
+def _weight(item: Check) -> int:
+    return LEVELS.index(item.level)
 
 
 def fail(reason: str, **measured: object) -> NoReturn:

@@ -1,57 +1,41 @@
 # mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
-"""A grammar whose entropy is known, and a small transformer that can learn it.
-
-The grammar: the first two symbols of a text are uniform over 64; symbol i is `5 s + 17` with probability 3/4 and
-`5 s + 1` with probability 1/4 (modulo 64), where s is the symbol *two* places back. From that follows exactly:
-
-- Both maps are permutations of the 64 symbols (5 is odd), so every symbol is uniform: the unigram entropy is ln 64 =
-  4.159 nats. No model that ignores the context can have a smaller expected loss.
-- Neighbours are independent, so a model that sees only the last symbol (one without working attention) is held to
-  4.159 nats as well.
-- Given the symbol two back, the entropy is H = -(3/4 ln 3/4 + 1/4 ln 1/4) = 0.562 nats. No causal model can have a
-  smaller expected loss; one that has sees its own target.
-"""
+"""The grammar of `grammar` in torch, and a small transformer that can learn it."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-SYMBOLS = 64
-CONTEXT = 32
-LAG = 2
-LIKELY = 0.75
+from builder.checks.grammar import CONTEXT as CONTEXT
+from builder.checks.grammar import ENTROPY as ENTROPY
+from builder.checks.grammar import HEADS as HEADS
+from builder.checks.grammar import LAG as LAG
+from builder.checks.grammar import LEARNED as LEARNED
+from builder.checks.grammar import LIKELY as LIKELY
+from builder.checks.grammar import PREDICTIONS as PREDICTIONS
+from builder.checks.grammar import SURPRISE_DEVIATION as SURPRISE_DEVIATION
+from builder.checks.grammar import SYMBOLS as SYMBOLS
+from builder.checks.grammar import UNIGRAM_ENTROPY as UNIGRAM_ENTROPY
+from builder.checks.grammar import WIDTH as WIDTH
 
-#: Nats per symbol: of the symbols alone, and given the symbol two back.
-UNIGRAM_ENTROPY = math.log(SYMBOLS)
-ENTROPY = -(LIKELY * math.log(LIKELY) + (1 - LIKELY) * math.log(1 - LIKELY))
-#: Standard deviation of -ln p of one symbol under the grammar: two values that lie ln(p / (1 - p)) apart.
-SURPRISE_DEVIATION = math.sqrt(LIKELY * (1 - LIKELY)) * math.log(LIKELY / (1 - LIKELY))
-#: Predictions per text that the grammar determines: all but those of the first `LAG` symbols.
-PREDICTIONS = CONTEXT + 1 - LAG
-
-#: A trained model has used at least half of the information that the context offers.
-LEARNED = (UNIGRAM_ENTROPY + ENTROPY) / 2
-
-WIDTH = 64
-HEADS = 4
 #: Roundings on the longest path from the embedding to the logits when autocast is on: input, weight and output of
 #: qkv; probabilities and output of the attention; weight and output of proj; input, weight and output of up; gelu;
 #: weight and output of down; input, weight and output of head. LayerNorm and the residual sums stay float32.
 ROUNDINGS = 16
 
 
-def texts(count: int, seed: int, device: str = "cpu") -> torch.Tensor:
-    """`count` texts of `CONTEXT` + 1 symbols, the same ones on every machine and device."""
+def texts(count: int, seed: int, device: str = "cpu", shift: int = 0) -> torch.Tensor:
+    """`count` texts of `CONTEXT` + 1 symbols, the same ones on every machine and device.
+
+    `shift` is added to both maps, modulo 64: another grammar with the entropies of this one.
+    """
     generator = torch.Generator().manual_seed(seed)
     symbols = torch.empty(count, CONTEXT + 1, dtype=torch.long)
     symbols[:, :LAG] = torch.randint(SYMBOLS, (count, LAG), generator=generator)
     for place in range(LAG, CONTEXT + 1):
         likely = (torch.rand(count, generator=generator) < LIKELY).long()
-        symbols[:, place] = (symbols[:, place - LAG] * 5 + 1 + 16 * likely) % SYMBOLS
+        symbols[:, place] = (symbols[:, place - LAG] * 5 + 1 + 16 * likely + shift) % SYMBOLS
     return symbols.to(device)
 
 

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from builder.checks.contract import FAILED, NOT_RUN, PASSED, Failed, NotRun, groups, one_line, plain, short
+from builder.checks.contract import FAILED, NOT_RUN, PASSED, Failed, NotRun, group, one_line, plain, short
 
 EVENTS = "events.jsonl"
 
@@ -21,11 +21,12 @@ EVENTS = "events.jsonl"
 def _outcome(error: Exception) -> dict[str, Any]:
     """An exception as status, reason and, unless the reason says it all, the end of its traceback."""
     if isinstance(error, NotRun):
-        return {"status": NOT_RUN, "reason": one_line(error), "measured": {}}
+        return {"status": NOT_RUN, "reason": one_line(error), "measured": {}, "series": {}}
     measured: dict[str, Any] = dict(error.measured) if isinstance(error, Failed) else {}
     if not isinstance(error, Failed):
         measured["detail"] = short(traceback.format_exc())
-    return {"status": FAILED, "reason": one_line(error), "measured": measured}
+    series = measured.pop("series", {})
+    return {"status": FAILED, "reason": one_line(error), "measured": measured, "series": series}
 
 
 def main(group_name: str, names: list[str], directory: Path) -> int:
@@ -35,21 +36,22 @@ def main(group_name: str, names: list[str], directory: Path) -> int:
     def tell(**event: object) -> None:
         os.write(descriptor, json.dumps(plain(event), allow_nan=False).encode() + b"\n")
 
-    group = next(group for group in groups() if group.name == group_name)
+    own = group(group_name)
     try:
-        state, facts = group.prepare()
+        state, facts = own.prepare()
     except Exception as error:  # noqa: BLE001 - whatever a broken image raises is the finding
         tell(event="unprepared", **_outcome(error))
         return 0
     tell(event="prepared", facts=facts)
-    for check in group.checks:
+    for check in own.checks:
         if check.name not in names:
             continue
         tell(event="begin", check=check.name)
         started = time.monotonic()
         try:
-            measured = check.run(state)
-            outcome = {"status": PASSED, "reason": "", "measured": dict(measured)}
+            measured = dict(check.run(state))
+            series = measured.pop("series", {})
+            outcome = {"status": PASSED, "reason": "", "measured": measured, "series": series}
         except Exception as error:  # noqa: BLE001 - as above
             outcome = _outcome(error)
         tell(event="end", check=check.name, seconds=round(time.monotonic() - started, 3), **outcome)

@@ -7,6 +7,7 @@ import importlib.resources
 import io
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -20,25 +21,46 @@ from builder.check.result import Status, parse_result
 from builder.check.suite import modules_in, pack, suite
 
 CHECKS = importlib.resources.files("builder") / "checks"
-HEAD = "from builder.checks.contract import Group, NotRun, expect, fail\nimport os, signal, sys, time\n"
+HEAD = "from builder.checks.contract import Group, NotRun, check, expect, fail\nimport os, signal, sys, time\n"
+
+#: Source by path below `checks/`.
+Files = dict[str, str]
+
+
+#: Not a fixed one: what a check leaves behind is found, and ended, by its nonce, on all of the machine.
+NONCE = secrets.token_hex(16)
+
+
+def group(name: str, *checks: str, shared: str = "GROUP = Group()\n") -> Files:
+    """The files of a group: `shared` in its `__init__`, and what `check` made, each in the file of its name."""
+    files = {f"groups/{name}/__init__.py": HEAD + shared}
+    for text in checks:
+        own = ast.literal_eval(text[len("@check(") : text.index(",")])
+        files[f"groups/{name}/{own.partition('.')[2].replace('.', '_').replace('-', '_')}.py"] = HEAD + text
+    return files
+
+
+def check(name: str, body: str, *, level: str = "cpu", deadline: float = 30) -> str:
+    """The source of one check."""
+    return f"@check({name!r}, level={level!r}, deadline={deadline}, catches='x')\ndef run(state):\n    {body}\n"
 
 
 def run(
-    tmp_path: Path, groups: dict[str, str], *, level: str = "cpu", nonce: str = "n0nce", timeout: float = 60
+    tmp_path: Path, *groups: Files, timeout: float = 60, **asked: object
 ) -> tuple[dict[str, dict[str, Any]], bytes]:
     """Runs the real controller over these groups; returns the checks by name, and the result."""
     sources = {name: data for name, data in modules_in(CHECKS).items() if not name.startswith("groups/")}
     sources["groups/__init__.py"] = b""
-    for name, text in groups.items():
-        sources[f"groups/{name}.py"] = (HEAD + text).encode()
+    for files in groups:
+        sources |= {path: text.encode() for path, text in files.items()}
     archive = tmp_path / "suite.pyz"
     archive.write_bytes(pack(sources).archive)
-    request = {"schema": "imgbuild.check-request/1", "nonce": nonce, "level": level}
+    request = {"schema": "imgbuild.check-request/1", "nonce": NONCE, "level": "cpu", **asked}
     (tmp_path / "request.json").write_text(json.dumps(request))
     results = tmp_path / "results"
     results.mkdir()
     done = subprocess.run(
-        [sys.executable, archive, "--request", tmp_path / "request.json", "--results", results],
+        [sys.executable, "-I", "-S", archive, "--request", tmp_path / "request.json", "--results", results],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -47,23 +69,15 @@ def run(
     assert done.returncode == 0, done.stderr
     assert [path.name for path in results.iterdir()] == ["result.json"]
     raw = (results / "result.json").read_bytes()
-    return {check["name"]: check for check in json.loads(raw)["checks"]}, raw
+    return {item["name"]: item for item in json.loads(raw)["checks"]}, raw
 
 
-def check(name: str, body: str, *, level: str = "cpu", deadline: float = 30) -> str:
-    function = name.replace(".", "_").replace("-", "_")
-    return (
-        f"@GROUP.check({name!r}, level={level!r}, deadline={deadline}, catches='x')\n"
-        f"def {function}(state):\n    {body}\n"
-    )
-
-
-GOOD = "GROUP = Group('good')\n" + check("good.one", "return {'value': 1}")
+GOOD = group("good", check("good.one", "return {'value': 1}"))
 
 
 def test_passing_checks_give_a_result_the_host_reads(tmp_path: Path) -> None:
-    _, raw = run(tmp_path, {"good": GOOD})
-    result = parse_result(raw, "n0nce")
+    _, raw = run(tmp_path, GOOD)
+    result = parse_result(raw, NONCE)
     assert [(item.name, item.status, item.measured) for item in result.checks] == [
         ("good.one", Status.PASSED, {"value": 1})
     ]
@@ -74,22 +88,22 @@ def test_passing_checks_give_a_result_the_host_reads(tmp_path: Path) -> None:
 
 
 def test_a_crash_costs_only_the_check_that_crashed(tmp_path: Path) -> None:
-    bad = (
-        "GROUP = Group('bad')\n"
-        + check("bad.before", "return {}")
-        + check("bad.crash", "sys.stderr.write('last words'); os.kill(os.getpid(), signal.SIGSEGV); time.sleep(9)")
-        + check("bad.after", "return {'attempt': os.path.basename(os.getcwd())}")
+    bad = group(
+        "bad",
+        check("bad.a", "return {}"),
+        check("bad.b", "sys.stderr.write('last words'); os.kill(os.getpid(), signal.SIGSEGV); time.sleep(9)"),
+        check("bad.c", "return {'attempt': os.path.basename(os.getcwd())}"),
     )
-    checks, _ = run(tmp_path, {"bad": bad, "good": GOOD})
+    checks, _ = run(tmp_path, bad, GOOD)
     assert {name: item["status"] for name, item in checks.items()} == {
-        "bad.before": "passed",
-        "bad.crash": "failed",
-        "bad.after": "passed",
+        "bad.a": "passed",
+        "bad.b": "failed",
+        "bad.c": "passed",
         "good.one": "passed",
     }
-    assert checks["bad.crash"]["reason"] == "the check was killed by SIGSEGV"
-    assert "last words" in checks["bad.crash"]["measured"]["detail"]
-    assert checks["bad.after"]["measured"] == {"attempt": "bad-2"}
+    assert checks["bad.b"]["reason"] == "the check was killed by SIGSEGV"
+    assert "last words" in checks["bad.b"]["measured"]["detail"]
+    assert checks["bad.c"]["measured"] == {"attempt": "bad-2"}
 
 
 def test_a_hang_is_killed_with_its_children(tmp_path: Path) -> None:
@@ -97,13 +111,13 @@ def test_a_hang_is_killed_with_its_children(tmp_path: Path) -> None:
         "import subprocess; child = subprocess.Popen(['sleep', '1234'], start_new_session=True); "
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(1234)"
     )
-    hang = "GROUP = Group('hang')\n" + check("hang.forever", body, deadline=1) + check("hang.after", "return {}")
+    hang = group("hang", check("hang.a", body, deadline=1), check("hang.b", "return {}"))
     started = time.monotonic()
-    checks, _ = run(tmp_path, {"hang": hang})
+    checks, _ = run(tmp_path, hang)
     assert time.monotonic() - started < 30
-    assert checks["hang.forever"]["status"] == "failed"
-    assert checks["hang.forever"]["reason"] == "the check did not end within 1 s and was killed"
-    assert checks["hang.after"]["status"] == "passed"
+    assert checks["hang.a"]["status"] == "failed"
+    assert checks["hang.a"]["reason"] == "the check did not end within 1 s and was killed"
+    assert checks["hang.b"]["status"] == "passed"
     assert ended(tmp_path)
 
 
@@ -112,7 +126,7 @@ def test_what_a_crashed_worker_leaves_behind_is_ended(tmp_path: Path) -> None:
         "import subprocess; child = subprocess.Popen(['sleep', '1234']); "
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); os.abort()"
     )
-    checks, _ = run(tmp_path, {"one": "GROUP = Group('one')\n" + check("one.check", body)})
+    checks, _ = run(tmp_path, group("one", check("one.check", body)))
     assert checks["one.check"]["reason"] == "the check was killed by SIGABRT"
     assert ended(tmp_path)
 
@@ -121,6 +135,65 @@ def ended(tmp_path: Path) -> bool:
     """Whether the process whose id a check wrote down is gone, or waits for its parent as a zombie."""
     stat = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_crash_at_the_end_of_a_process_fails_the_last_check_that_passed(tmp_path: Path) -> None:
+    crash = "import atexit; atexit.register(os.abort); return {'value': 1}"
+    one = group(
+        "one", check("one.a", crash), check("one.b", "return {'value': 2}"), check("one.c", "raise NotRun('x')")
+    )
+    checks, _ = run(tmp_path, one, GOOD)
+    assert {name: item["status"] for name, item in checks.items()} == {
+        "one.a": "passed",
+        "one.b": "failed",
+        "one.c": "not_run",
+        "good.one": "passed",
+    }
+    assert checks["one.b"]["reason"] == "what it checked is right, but afterwards its process was killed by SIGABRT"
+    assert checks["one.b"]["measured"]["value"] == 2
+
+
+#: What the controller adds to when a group leaves something behind; by itself it finds nothing.
+PROCESSES = group("static", check("static.processes", "return {}", level="static"))
+
+LEAVE = "import subprocess; subprocess.Popen(['sleep', '1234'], start_new_session=True); return {}"
+
+
+def test_a_process_that_a_group_leaves_running_fails_a_check_and_is_ended(tmp_path: Path) -> None:
+    body = LEAVE.replace("subprocess.Popen", "child = subprocess.Popen")
+    body = body.replace("return", f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); return")
+    checks, _ = run(tmp_path, group("one", check("one.check", body)), PROCESSES, GOOD)
+    assert checks["one.check"]["status"] == checks["good.one"]["status"] == "passed"
+    assert checks["static.processes"]["status"] == "failed"
+    pid = (tmp_path / "pid").read_text()
+    assert checks["static.processes"]["reason"] == f"the group one left running sleep (process {pid})"
+    assert ended(tmp_path)
+
+
+def test_a_process_that_ends_soon_after_its_group_is_not_left_behind(tmp_path: Path) -> None:
+    checks, _ = run(tmp_path, group("one", check("one.check", LEAVE.replace("1234", "0.5"))), PROCESSES)
+    assert checks["static.processes"]["status"] == "passed"
+
+
+def test_the_real_suite_has_the_check_that_tells_of_processes_left_behind() -> None:
+    controller = (CHECKS / "controller.py").read_text()
+    assert 'LEFT_BEHIND = "static.processes"' in controller
+    assert suite().checks["static.processes"].optional is False
+
+
+def test_after_the_first_failure_nothing_more_runs_where_that_is_asked_for(tmp_path: Path) -> None:
+    one = group("one", check("one.a", "return {}"), check("one.b", "fail('broken')"), check("one.c", "return {}"))
+    last = group("two", check("two.a", "return {}"))
+    checks, _ = run(tmp_path, one, last, fail_fast=True)
+    assert [item["status"] for item in checks.values()] == ["passed", "failed", "not_run", "not_run"]
+    assert "an earlier check failed" in checks["two.a"]["reason"]
+
+
+def test_packages_are_known_where_no_process_of_the_suite_could_tell(tmp_path: Path) -> None:
+    shared = "def prepare():\n    os.abort()\nGROUP = Group(prepare=prepare)\n"
+    lost = group("static", check("static.versions", "return {}"), shared=shared)
+    _, raw = run(tmp_path, lost)
+    assert parse_result(raw, NONCE).facts.packages["pytest"] == pytest.__version__
 
 
 @pytest.mark.parametrize(
@@ -138,20 +211,20 @@ def ended(tmp_path: Path) -> bool:
     ],
 )
 def test_what_a_check_does_is_named(tmp_path: Path, body: str, status: str, reason: str) -> None:
-    checks, raw = run(tmp_path, {"one": "GROUP = Group('one')\n" + check("one.check", body)})
+    checks, raw = run(tmp_path, group("one", check("one.check", body)))
     assert (checks["one.check"]["status"], checks["one.check"]["reason"]) == (status, reason)
-    parse_result(raw, "n0nce")
+    parse_result(raw, NONCE)
     if reason.startswith("ZeroDivision"):
         assert "1 / 0" in checks["one.check"]["measured"]["detail"]
 
 
 def test_nonsense_that_a_check_measured_still_makes_a_result(tmp_path: Path) -> None:
     body = "return {'nan': float('nan'), 'object': object, 'long': 'x' * 10**6, 'deep': [{'a': (1,)}]}"
-    checks, raw = run(tmp_path, {"one": "GROUP = Group('one')\n" + check("one.check", body)})
+    checks, raw = run(tmp_path, group("one", check("one.check", body)))
     measured = checks["one.check"]["measured"]
     assert measured["nan"] == "nan"
     assert len(measured["long"]) < 3000
-    assert parse_result(raw, "n0nce").checks[0].measured["deep"] == '[{"a": [1]}]'
+    assert parse_result(raw, NONCE).checks[0].measured["deep"] == '[{"a": [1]}]'
 
 
 @pytest.mark.parametrize(
@@ -176,26 +249,24 @@ def test_nonsense_that_a_check_measured_still_makes_a_result(tmp_path: Path) -> 
 def test_a_group_that_cannot_be_prepared(
     tmp_path: Path, prepare: str, deadline: float, status: str, reason: str
 ) -> None:
-    text = f"def prepare():\n    {prepare}\nGROUP = Group('one', prepare=prepare, deadline={deadline})\n"
-    text += check("one.first", "return {}") + check("one.second", "return {}")
-    checks, _ = run(tmp_path, {"one": text, "good": GOOD})
+    shared = f"def prepare():\n    {prepare}\nGROUP = Group(prepare=prepare, deadline={deadline})\n"
+    one = group("one", check("one.first", "return {}"), check("one.second", "return {}"), shared=shared)
+    checks, _ = run(tmp_path, one, GOOD)
     for name in ("one.first", "one.second"):
         assert (checks[name]["status"], checks[name]["reason"]) == (status, reason)
     assert checks["good.one"]["status"] == "passed"
 
 
 def test_facts_of_a_group_reach_the_result(tmp_path: Path) -> None:
-    text = "GROUP = Group('one', prepare=lambda: (5, {'extra': {'built': True}}))\n"
-    text += check("one.check", "return {'state': state}")
-    checks, raw = run(tmp_path, {"one": text})
+    shared = "GROUP = Group(prepare=lambda: (5, {'extra': {'built': True}}))\n"
+    checks, raw = run(tmp_path, group("one", check("one.check", "return {'state': state}"), shared=shared))
     assert checks["one.check"]["measured"] == {"state": 5}
     assert json.loads(raw)["facts"]["extra"] == {"built": True}
 
 
 def test_checks_above_the_level_do_not_run(tmp_path: Path) -> None:
-    text = "GROUP = Group('one')\n" + check("one.low", "return {}", level="static")
-    text += check("one.high", "return {}", level="gpu")
-    checks, _ = run(tmp_path, {"one": text}, level="static")
+    low, high = check("one.low", "return {}", level="static"), check("one.high", "return {}", level="gpu")
+    checks, _ = run(tmp_path, group("one", low, high), level="static")
     assert checks["one.low"]["status"] == "passed"
     assert checks["one.high"]["status"] == "not_run"
     assert checks["one.high"]["reason"] == "the request goes up to level static"
@@ -204,8 +275,8 @@ def test_checks_above_the_level_do_not_run(tmp_path: Path) -> None:
 def test_a_worker_gets_a_home_it_can_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     body = "return {'home': os.environ['HOME'], 'there': os.access(os.environ['HOME'], os.W_OK)}"
-    own = "GROUP = Group('own', image_home=True)\n" + check("own.check", body)
-    checks, _ = run(tmp_path, {"one": "GROUP = Group('one')\n" + check("one.check", body), "own": own})
+    own = group("own", check("own.check", body), shared="GROUP = Group(image_home=True)\n")
+    checks, _ = run(tmp_path, group("one", check("one.check", body)), own)
     assert checks["one.check"]["measured"]["there"] is True
     assert checks["own.check"]["measured"] == {"home": "/nonexistent", "there": False}
 
@@ -254,12 +325,14 @@ def test_the_archive_is_the_same_every_time() -> None:
 
 def test_the_archive_changes_with_a_check() -> None:
     sources = modules_in(CHECKS)
-    changed = pack({**sources, "groups/static.py": sources["groups/static.py"] + b"#\n"})
+    path = "groups/static/user.py"
+    changed = pack({**sources, path: sources[path] + b"#\n"})
     assert changed.sha256 != suite().sha256
 
 
 def test_the_suite_is_python_3_9_and_needs_only_the_standard_library() -> None:
     allowed = {"torch", "horovod", "distributed", "tensorboard", "builder"}
+    allowed |= {"numpy", "tensorflow", "keras", "tf_keras"}
     for name, data in modules_in(CHECKS).items():
         tree = ast.parse(data, name, feature_version=(3, 9))
         for node in ast.walk(tree):
@@ -273,7 +346,9 @@ def test_the_suite_is_python_3_9_and_needs_only_the_standard_library() -> None:
                 assert top in sys.stdlib_module_names | allowed, f"{name} imports {module}"
                 assert top != "builder" or module.startswith("builder.checks"), f"{name} imports {module}"
             if isinstance(node, ast.Call):
-                newer = {"kw_only", "slots", "strict"} & {keyword.arg for keyword in node.keywords}
+                newer = {"kw_only", "slots"} & {keyword.arg for keyword in node.keywords}
+                if isinstance(node.func, ast.Name) and node.func.id == "zip":
+                    newer |= {"strict"} & {keyword.arg for keyword in node.keywords}
                 assert not newer, f"{name}:{node.lineno}: {newer} is newer than Python 3.9"
             assert not isinstance(node, ast.Match), f"{name} has a match statement"
 

@@ -1,38 +1,25 @@
 # mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
-"""What an image with Dask promises: a cluster of worker processes that computes."""
+"""A computation on a cluster of worker processes."""
 
 from __future__ import annotations
 
-import importlib.util
 import operator
 import os
 from pathlib import Path
 from typing import Any
 
-from builder.checks.contract import Group, Measured, NotRun, expect
+from builder.checks.contract import Measured, check, expect
 
 NUMBERS = 200
 
 
-def _prepare() -> tuple[Any, Measured]:
-    for package in ("dask", "distributed"):
-        if importlib.util.find_spec(package) is None:
-            raise NotRun(f"{package} is not installed")
-    import distributed
-
-    return distributed, {"dask": {"version": distributed.__version__}}
-
-
-GROUP = Group("dask", prepare=_prepare, deadline=90)
-
-
-@GROUP.check(
+@check(
     "dask.compute",
     level="cpu",
     deadline=90,
     catches="Worker processes that do not start, do not find the scheduler or compute something else.",
 )
-def _compute(distributed: Any) -> Measured:
+def run(distributed: Any) -> Measured:
     with (
         distributed.LocalCluster(
             n_workers=2,

@@ -1,0 +1,65 @@
+# mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
+"""What an image with Horovod promises: two processes that train as one. `_ranks` is the program that each of them runs.
+
+This side compares files with the standard library; neither Horovod nor torch takes part in the comparison.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from builder.checks import pair
+from builder.checks.contract import Group, Measured, NotRun, fail, short
+from builder.checks.groups.horovod import _ranks
+
+#: Seconds for both ranks, import included; they take about 10 on two idle cores.
+LAUNCH_DEADLINE = 150.0
+
+
+def launcher() -> list[str]:
+    """The words that begin a launch: the `horovodrun` of this interpreter, or its module."""
+    beside = Path(sys.executable).with_name("horovodrun")
+    found = str(beside) if beside.exists() else shutil.which("horovodrun")
+    return [found] if found else [sys.executable, "-m", "horovod.runner.launch"]
+
+
+def launch_ranks(**environment: str) -> pair.Launch:
+    """Runs two ranks over Gloo to their end, with these variables beside those of this process."""
+    directory = Path(tempfile.mkdtemp(prefix="ranks-", dir=Path.cwd()))
+    words = [*launcher(), "--gloo", "-np", "2", "-H", "localhost:2", *pair.program("horovod._ranks", directory)]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment}
+    return pair.launch([pair.Command("horovodrun", words, given)], directory, 2, LAUNCH_DEADLINE)
+
+
+def _diagnose() -> None:
+    """Says why no rank reported anything, where importing Horovod alone shows it."""
+    command = [sys.executable, "-c", "import horovod.torch as hvd; print(bool(hvd.gloo_built()))"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        fail(f"horovod.torch cannot be imported: {last}", detail=short(done.stderr))
+    if done.stdout.strip() == "False":
+        raise NotRun("Horovod is built without Gloo")
+
+
+def _prepare() -> tuple[Any, Measured]:
+    """Launches the two ranks once, for all checks of this group."""
+    for package in ("torch", "horovod"):
+        if importlib.util.find_spec(package) is None:
+            raise NotRun(f"{package} is not installed")
+    made = launch_ranks(**{_ranks.DEVICE: "cpu"})
+    if not made.reports:
+        _diagnose()
+    version = importlib.metadata.version("horovod")
+    return made, {"horovod": {"version": version, **made.reports[0]["built"]}} if 0 in made.reports else {}
+
+
+GROUP = Group(needs=("torch", "horovod"), prepare=_prepare, deadline=LAUNCH_DEADLINE + 120)

@@ -1,0 +1,25 @@
+# mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
+"""Training in float16 on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builder.checks.contract import Measured, check
+from builder.checks.groups.tensorflow import need_gpu
+
+
+@check(
+    "tensorflow.gpu.train.scaler",
+    level="gpu",
+    deadline=180,
+    catches="Training in float16 on the GPU that overflows or never steps.",
+)
+def run(tensorflow: Any) -> Measured:
+    need_gpu(tensorflow)
+    from builder.checks.groups.tensorflow import _precision
+
+    with tensorflow.device("/GPU:0"):
+        measured = _precision.train_scaled()
+    (gpu, *_) = tensorflow.config.list_physical_devices("GPU")
+    return {**measured, "device": tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name)}
