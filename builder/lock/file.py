@@ -207,6 +207,8 @@ def missing_python(lock: EnvironmentLock | None, requests: Mapping[str, Requests
             if request not in lock.installs:
                 askers.setdefault(request, []).append(cell)
     found = ["the constraints have changed since"] if changed else []
+    provided = {name for asked in requests.values() for name in asked.provided}
+    found += [f"{name} is locked, and something else stands for it now" for name in sorted(provided & {*lock.packages})]
     for request, (first, *others) in askers.items():
         found.append(f"cell {first} asks for {request}" + (f"; so do {len(others)} more" if others else ""))
     return tuple(found)

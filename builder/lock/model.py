@@ -78,11 +78,13 @@ class Requests:
         python: its requests for Python packages, in the order in which the templates make them.
         debian: its requests for the distribution's packages, likewise.
         constraints: the text of the cell's constraints file; empty when it has none.
+        provided: names, sorted, of the projects that something else in the image stands for: they are not installed.
     """
 
     python: tuple[PythonRequest, ...]
     debian: tuple[DebianRequest, ...]
     constraints: str
+    provided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from builder.errors import NotLocked
 from builder.lock.base_locks import base_lock
 from builder.lock.file import HOW, Locks, constraints_sha256, python_packages, requirements_text
-from builder.lock.model import DebianRequest, PythonRequest
+from builder.lock.model import DebianRequest, LockedPackage, PythonRequest
+from builder.render.provided import DIRECTORY as PROVIDED
+from builder.render.provided import provided_wheel, wheel_name
 from builder.render.recipe import ContextFile, WheelDirectory
 
 if TYPE_CHECKING:
-    from builder.lock.model import LockedPackage
     from builder.matrix import Cell
 
 DIRECTORY = "locked"
@@ -37,6 +38,9 @@ class Answers(Protocol):
     def debian(self, request: DebianRequest) -> ContextFile:
         """Says which versions to install: apt's preferences."""
 
+    def provided(self, project: str, version: str, by: str) -> ContextFile:
+        """Gives a wheel without code for what `by` stands for."""
+
     def pins(self) -> ContextFile:
         """Says which versions the cell has: a constraints file."""
 
@@ -50,6 +54,7 @@ class Gathering:
     def __init__(self) -> None:
         self.python_requests: list[PythonRequest] = []
         self.debian_requests: list[DebianRequest] = []
+        self.provided_names: set[str] = set()
 
     def python(self, request: PythonRequest) -> ContextFile:
         if request not in self.python_requests:
@@ -60,6 +65,10 @@ class Gathering:
         if request not in self.debian_requests:
             self.debian_requests.append(request)
         return _file("debian", "pref", "")
+
+    def provided(self, project: str, version: str, by: str) -> ContextFile:
+        self.provided_names.add(project)
+        return _wheel(project, version, by)
 
     def pins(self) -> ContextFile:
         return _file("pins", "txt", "")
@@ -85,6 +94,7 @@ class Locked:
         self._known = known
         self._offers: dict[str, tuple[LockedPackage, ...]] = {}
         self._pinned = False
+        self._provided: dict[str, LockedPackage] = {}
         self.packages: dict[str, LockedPackage] | None = None
 
     def python(self, request: PythonRequest) -> ContextFile:
@@ -101,6 +111,7 @@ class Locked:
         packages = python_packages(lock, request, self._cell)
         self.packages = self.packages or {}
         self.packages.update((package.name, package) for package in packages)
+        self._installed_once()
         file = self._remembered(request, "python", "txt", lambda: requirements_text(packages))
         self._offers[file.path] = packages
         return file
@@ -119,6 +130,26 @@ class Locked:
                 hint=HOW,
             )
         return self._remembered(request, "debian", "pref", lambda: preferences(versions))
+
+    def provided(self, project: str, version: str, by: str) -> ContextFile:
+        if self._pinned:
+            raise ValueError("provided(…) comes after pins(), which would not count it")
+        file = _wheel(project, version, by)
+        digest = hashlib.sha256(file.data).hexdigest()
+        package = LockedPackage(name=project, version=version, file=PurePosixPath(file.path).name, sha256=digest)
+        self._provided[project] = package
+        self._installed_once()
+        self.packages = {**(self.packages or {}), project: package}
+        return file
+
+    def _installed_once(self) -> None:
+        for name, package in self._provided.items():
+            if (self.packages or {}).get(name, package) != package:
+                raise NotLocked(
+                    f"cell {self._cell.id} installs {name}, which something else stands for in its image",
+                    where=self._cell.framework.template,
+                    hint=HOW,
+                )
 
     def pins(self) -> ContextFile:
         self._pinned = True
@@ -148,6 +179,11 @@ def _file(kind: str, suffix: str, text: str) -> ContextFile:
     data = text.encode()
     digest = hashlib.sha256(data).hexdigest()[:16]
     return ContextFile(path=f"{DIRECTORY}/{kind}-{digest}.{suffix}", data=data, mode=0o644)
+
+
+def _wheel(project: str, version: str, by: str) -> ContextFile:
+    data = provided_wheel(project, version, by)
+    return ContextFile(path=f"{PROVIDED}/{wheel_name(project, version)}", data=data, mode=0o644)
 
 
 def _wheel_directory(path: str, packages: tuple[LockedPackage, ...] | None) -> WheelDirectory:

@@ -83,6 +83,7 @@ class Renderer:
             python=tuple(gathering.python_requests),
             debian=tuple(gathering.debian_requests),
             constraints=self._constraints(cell),
+            provided=tuple(sorted(gathering.provided_names)),
         )
 
     def render_text(self, name: str, **values: object) -> str:
@@ -130,6 +131,10 @@ class Renderer:
         def debian(packages: Iterable[str], after: Iterable[str] = ()) -> str:
             return generated(answers.debian(DebianRequest(packages=_packages(packages), after=_packages(after))))
 
+        def provided(requirement: str, by: str) -> str:
+            project, version = _pinned(requirement)
+            return generated(answers.provided(project, version, _requirement(by)))
+
         def wheels_for(path: str) -> str:
             directory = answers.wheels(path)
             wheels[directory.path] = directory
@@ -145,6 +150,7 @@ class Renderer:
                 "file": functools.partial(self._file, used, name),
                 "python": python,
                 "debian": debian,
+                "provided": provided,
                 "pins": lambda: generated(answers.pins()),
                 "wheels": wheels_for,
             },
@@ -281,6 +287,14 @@ def _requirement(value: str) -> str:
         raise ValueError(f"{value!r}: URLs and markers have no place here")
     extras = f"[{','.join(sorted(canonicalize_name(extra) for extra in requirement.extras))}]"
     return f"{canonicalize_name(requirement.name)}{extras if requirement.extras else ''}{requirement.specifier}"
+
+
+def _pinned(value: str) -> tuple[str, str]:
+    """The project and the version of a requirement `name==version`."""
+    name, _, version = _requirement(value).partition("==")
+    if not re.fullmatch(r"[0-9][A-Za-z0-9.+!]*", version):
+        raise ValueError(f"{value!r} is not of the form name==version")
+    return name, version
 
 
 def _packages(values: Iterable[str]) -> tuple[str, ...]:

@@ -72,7 +72,14 @@ def lock_environments(
                     lambda: built_in_index(program),
                 )
                 indexes.ask(sources.indexes, next(iter(environment.framework)))
-            return Uv(program=program, site=site, sources=sources, target=environment.target, cancel=cancel)
+            return Uv(
+                program=program,
+                site=site,
+                sources=sources,
+                target=environment.target,
+                provided=next(iter(environment.requests.values())).provided,
+                cancel=cancel,
+            )
 
         return lock_environment(
             environment.name,

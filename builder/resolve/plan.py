@@ -152,6 +152,13 @@ def _environment(name: str, members: Mapping[str, tuple[Cell, Requests]]) -> Env
                 f"cells {cell.id} and {other.id} share an environment and have different channels", where=name
             )
     requests = {id: asked for id, (_, asked) in members.items()}
+    for other, asked in members.values():
+        if asked.provided != requests[cell.id].provided:
+            raise ConfigError(
+                f"cells {cell.id} and {other.id} share an environment, and only one of them has something that stands "
+                f"for {', '.join(sorted({*asked.provided} ^ {*requests[cell.id].provided}))}",
+                where=name,
+            )
     return Environment(
         name=name,
         target=Target(python=cell.python, glibc=glibc_of(cell.base)),

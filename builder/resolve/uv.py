@@ -91,6 +91,7 @@ class Uv:
         site: this machine's settings.
         sources: where packages come from.
         target: what they run on.
+        provided: names of projects that nothing is resolved to, whatever requires them.
         environ: the environment that uv gets, apart from settings, which come from the site.
         cancel: ends uv when set.
     """
@@ -99,6 +100,7 @@ class Uv:
     site: Site
     sources: Sources
     target: Target
+    provided: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     cancel: threading.Event | None = None
 
@@ -193,6 +195,11 @@ class Uv:
         if constraints:
             (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
             command += ["--constraints", str(folder / "constraints.txt")]
+        if self.provided:
+            # A requirement that holds for no Python takes the place of everybody's.
+            lines = (f"{name} ; python_version < '0'\n" for name in self.provided)
+            (folder / "overrides.txt").write_text("".join(lines), encoding="utf-8")
+            command += ["--overrides", str(folder / "overrides.txt")]
         try:
             process = subprocess.Popen(
                 command,

@@ -55,7 +55,8 @@ RUN --mount=type=tmpfs,target=/run \
         --root-user-action ignore --no-cache-dir --no-deps --require-hashes \
         --find-links /run/pip/wheels --requirement /run/pip/list.txt
 
-# The framework. Bytecode is kept for what an import needs, not for everything.
+# The framework. Bytecode is kept for what an import and a first optimizer (which imports torch._dynamo) need, not for
+# everything.
 FROM system AS framework
 ENV VIRTUAL_ENV=/opt/venv \
     PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -77,7 +78,7 @@ RUN --mount=type=tmpfs,target=/run \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
-    && python -c 'import torch, torch.nn, torch.optim, torch.utils.data, torch.distributed'
+    && python -c 'import torch, torch.distributed, torch.utils.data; torch.optim.AdamW([torch.zeros(1)])'
 
 FROM framework AS extras
 RUN --mount=type=tmpfs,target=/run \
@@ -100,6 +101,7 @@ RUN --mount=type=tmpfs,target=/run \
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
 COPY --chmod=0644 locked/pins-453cce97aa21bacd.txt /opt/imgbuild/constraints.txt
+COPY --chmod=0755 files/imgcheck.pyz /usr/local/bin/imgcheck
 ENV HOME=/home/user \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
     PYTORCH_VERSION=2.13.0

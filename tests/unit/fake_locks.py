@@ -19,7 +19,7 @@ VERSION = "1.5"
 
 def fake_package(requirement: str) -> LockedPackage:
     parsed = Requirement(requirement)
-    version = next((specifier.version for specifier in parsed.specifier), VERSION)
+    version = next((specifier.version.removesuffix(".*") for specifier in parsed.specifier), VERSION)
     return LockedPackage(
         name=parsed.name,
         version=version,
