@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test unit lint golden schema clean
+.PHONY: help demo test unit lint golden schema imgcheck clean
 
 help:
 	@echo "make demo    set up, build the default matrix, train in each image, tag, and run one"
@@ -13,6 +13,7 @@ help:
 	@echo "make unit    the tests that need neither engine nor network"
 	@echo "make lint    ruff, mypy (strict), import-linter"
 	@echo "make golden  write the golden Dockerfiles anew"
+	@echo "make imgcheck  release the suite that images carry: their keys change"
 	@echo "make schema  write docs/matrix.schema.json and the tables of docs/matrix.md anew"
 
 # imgbuild alone, and with what its tests and linters need.
@@ -34,6 +35,7 @@ demo: $(INSTALLED)
 test: $(EXTRAS)
 	.ci/prepare engine
 	.ci/prepare buildx
+	.ci/prepare node
 	$(BIN)/pytest
 
 unit: $(EXTRAS)
@@ -50,6 +52,9 @@ golden: $(EXTRAS)
 schema: $(INSTALLED)
 	$(BIN)/python -m builder.matrix.describe schema > docs/matrix.schema.json
 	$(BIN)/python -m builder.matrix.describe docs docs/matrix.md
+
+imgcheck: $(INSTALLED)
+	$(BIN)/python -m builder.check.release dockerfiles/files/imgcheck.pyz
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache rendered

@@ -8,12 +8,14 @@
     ├── BaseError           8   a base image can neither be pulled nor made
     ├── CheckFailed        10   an image did not pass its check
     ├── CheckIncomplete    11   a required check did not run
-    ├── Differs            13   what is committed differs from what is rendered
+    ├── Differs            13   what is committed differs from what is rendered, or two images
     ├── DoctorFailed       14   a line of `imgbuild doctor` failed
     ├── IndexUnavailable   15   a package index is unreachable, not trusted, or refuses
     ├── LockTimeout        16   another imgbuild holds the lock
     ├── StateError         17   the state directory cannot be read or written
     ├── NotLocked          19   a lock file is missing, or does not fit what is asked for
+    ├── NotVerified        20   no trusted evidence reaches what is required
+    ├── EvidenceRefused    21   there is evidence, and it does not verify
     └── Interrupted       130   the run was interrupted before this was done
 
 Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry, 18 no such image) have their
@@ -88,7 +90,7 @@ class CheckIncomplete(ImgbuildError):
 
 
 class Differs(ImgbuildError):
-    """What is committed differs from what is rendered."""
+    """What is committed differs from what is rendered, or two images differ and that was the question."""
 
     exit_code = 13
 
@@ -127,3 +129,15 @@ class NotLocked(ImgbuildError):
     """A lock file is missing, or does not fit what is asked for."""
 
     exit_code = 19
+
+
+class NotVerified(ImgbuildError):
+    """No trusted evidence reaches what is required: there is none, or what it says is not enough."""
+
+    exit_code = 20
+
+
+class EvidenceRefused(ImgbuildError):
+    """There is evidence, and it does not verify: tampered with, of another key, of another image, or too old."""
+
+    exit_code = 21

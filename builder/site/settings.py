@@ -31,7 +31,10 @@ _KEYS = (
     "apt-security-mirror",
     "channels",
     "state-dir",
+    "signing-key",
+    "trusted-keys",
 )
+_LISTS = ("extra-index-urls", "find-links", "trusted-hosts", "trusted-keys")
 _PROXY_VARIABLES = {"http": "http_proxy", "https": "https_proxy", "no": "no_proxy"}
 _CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -54,6 +57,8 @@ class Site:
         apt_mirror: the URL of the distribution's main archive; None for the distribution's own.
         apt_security_mirror: the same for its security archive.
         channels: URLs by name of a matrix's wheel channels; empty for a channel that is switched off.
+        signing_key: a file with the private key that evidence is signed with; None to sign nothing.
+        trusted_keys: files with the public keys whose evidence counts here.
         state_dir: where this machine's state lives.
         config: the site file, whether or not it exists.
         origins: by attribute, the file or variable that set it; an attribute that nothing set is absent.
@@ -71,6 +76,8 @@ class Site:
     apt_mirror: str | None = None
     apt_security_mirror: str | None = None
     channels: Mapping[str, str] = field(default_factory=dict)
+    signing_key: Path | None = None
+    trusted_keys: tuple[Path, ...] = ()
     state_dir: Path
     config: Path
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -173,6 +180,8 @@ def load_site(environ: Mapping[str, str], *, prefix: Path | None = None, root: P
         apt_mirror=texts.get("apt_mirror") or None,
         apt_security_mirror=texts.get("apt_security_mirror") or None,
         channels=found.mappings["channels"],
+        signing_key=Path(texts["signing_key"]).expanduser().absolute() if texts.get("signing_key") else None,
+        trusted_keys=tuple(Path(item).expanduser().absolute() for item in lists.get("trusted_keys", ())),
         state_dir=Path(texts["state_dir"]) if texts.get("state_dir") else state_directory(environ),
         config=config,
         origins=found.origins,
@@ -217,9 +226,9 @@ def _pip(found: _Collector, settings: Mapping[str, PipSetting]) -> None:
 def _file(found: _Collector, node: Node, path: Path) -> None:
     for key, value in node.mapping(allowed=_KEYS).items():
         name, origin = key.replace("-", "_"), str(value.position)
-        if key in ("extra-index-urls", "find-links", "trusted-hosts"):
+        if key in _LISTS:
             values = value.strings()
-            if key == "find-links":
+            if key in ("find-links", "trusted-keys"):
                 values = tuple(_beside(item, path) for item in values)
             found.list(name, values, origin)
         elif key == "proxies":
@@ -231,7 +240,7 @@ def _file(found: _Collector, node: Node, path: Path) -> None:
                 found.member(name, channel, "" if off else address.string(), str(address.position))
         elif key == "timeout":
             found.text(name, str(value.integer()), origin)
-        elif key in ("ca-bundle", "state-dir"):
+        elif key in ("ca-bundle", "state-dir", "signing-key"):
             found.text(name, _beside(value.string(), path), origin)
         else:
             found.text(name, value.string(), origin)
@@ -248,7 +257,7 @@ def _own(found: _Collector, environ: Mapping[str, str]) -> None:
         value = environ.get(variable)
         if not value or key in ("proxies", "channels", "state-dir"):
             continue
-        if key in ("extra-index-urls", "find-links", "trusted-hosts"):
+        if key in _LISTS:
             found.list(name, value.split(), variable)
         else:
             found.text(name, value, variable)

@@ -108,7 +108,9 @@ class TestFile:
             "apt-mirror: https://apt.example/debian\n"
             "apt-security-mirror: https://apt.example/security\n"
             "channels: {pytorch: https://channel.example/whl, other: ''}\n"
-            "state-dir: /var/tmp/state\n",
+            "state-dir: /var/tmp/state\n"
+            "signing-key: keys/own.key\n"
+            "trusted-keys: [ci.pub, /keys/gpu.pub]\n",
         )
         site = _load(tmp_path, {"SSL_CERT_FILE": "/general.pem", "PIP_CERT": "/pip.pem", "PIP_INDEX_URL": "https://p/"})
         assert site.engine == "ssh://builder@gpu.example"
@@ -121,6 +123,29 @@ class TestFile:
         assert site.apt_mirror == "https://apt.example/debian"
         assert site.channels == {"pytorch": "https://channel.example/whl", "other": ""}
         assert site.state_dir == Path("/var/tmp/state")
+        assert site.signing_key == path.parent / "keys/own.key"
+        assert site.trusted_keys == (path.parent / "ci.pub", Path("/keys/gpu.pub"))
+        assert site.origins["signing_key"] == f"{path}:13:14"
+
+    def test_keys_of_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _write(tmp_path / "config/imgbuild/site.yaml", "signing-key: /a.key\ntrusted-keys: [/a.pub]\n")
+        monkeypatch.chdir(tmp_path)
+        environ = {
+            "IMGBUILD_SIGNING_KEY": "b.key",
+            "IMGBUILD_TRUSTED_KEYS": "b.pub  /c.pub",
+            # Only where the key is read: what is not in the settings cannot be shown with them.
+            "IMGBUILD_SIGNING_KEY_PASSWORD": "canary-password",
+        }
+        site = _load(tmp_path, environ)
+        assert site.signing_key == tmp_path / "b.key"
+        assert site.trusted_keys == (tmp_path / "b.pub", Path("/c.pub"))
+        assert site.origins["trusted_keys"] == "IMGBUILD_TRUSTED_KEYS"
+        assert "canary-password" not in repr(site)
+        assert _load(tmp_path).signing_key == Path("/a.key")
+
+    def test_no_keys(self, tmp_path: Path) -> None:
+        site = _load(tmp_path)
+        assert (site.signing_key, site.trusted_keys) == (None, ())
 
     def test_environment_wins(self, tmp_path: Path) -> None:
         _write(
