@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
-from builder.check import CheckRun, VerdictStatus, check_image
-from builder.display import Display, Mode
-from builder.emit.registry import AT_ONCE, held_digest
+from builder.carried import OUTCOMES, check_lines, log_lines, short_of
+from builder.check import CheckRun, Reach, check_image, content_id
+from builder.display import Display
 from builder.engine.connection import Engine
-from builder.engine.errors import ImageMissing
-from builder.engine.images import inspect
-from builder.engine.owner import reap
-from builder.errors import CheckFailed, CheckIncomplete
-from builder.lock import Bases, Pins, Resolver
-from builder.lock.file import locks_of
-from builder.matrix import Cell, Matrix
-from builder.memory import expectation
-from builder.pipeline import Foundry, Options, check_lines, log_lines
-from builder.plan import Action, candidate_tag, public_references
+from builder.engine.errors import EngineError, ImageMissing
+from builder.engine.images import inspect, list_images
+from builder.errors import CheckIncomplete, StateError
+from builder.lock import Bases, Pins
+from builder.matrix import Cell, Level, Matrix
+from builder.memory import Checked, CheckMemory, expectation
+from builder.plan import Action, candidate_tag
 from builder.project import Project
-from builder.records import Records
-from builder.render import Recipe, iter_recipes, locked_recipes
+from builder.render import iter_recipes
 from builder.report import Outcome, Report, Status
-from builder.site import Site
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What every command of this module works with.
-
-    Attributes:
-        site: this machine's settings.
-        options: how to run; `jobs` and `checks` of 0 are set by the engine's processors.
-        progress: how progress is shown on standard error.
-        json_output: whether the result is printed as JSON.
-        cancel: set when the run is interrupted.
-        echo: prints the result.
-    """
-
-    site: Site
-    options: Options
-    progress: Mode
-    json_output: bool
-    cancel: threading.Event
-    echo: Callable[[str], None]
+from builder.workshop import Run, asked_for_gpu, ledger_of, open_engine, require_gpus, workshop
 
 
 def build_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
     """Builds, checks and tags cells; prints the report and returns its exit code."""
     started = time.monotonic()
-    with _workshop(run, project, matrix, cells, bases=bases) as shop:
+    with workshop(run, project, matrix, cells, bases=bases) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
-        outcomes = shop.foundry.build(actions, shop.options)
+        carried = shop.foundry.build(actions, shop.options)
+        _tidy(shop.foundry.memory, shop.foundry.engine)
+    outcomes = tuple(each.outcome for each in carried)
     return _report(run, outcomes, started, _base_lines(shop.pins))
+
+
+def _tidy(memory: CheckMemory, engine: Engine) -> None:
+    """Forgets what is about images that are gone. Where that fails, nothing that was done is less done."""
+    with contextlib.suppress(EngineError, StateError):
+        memory.prune(lambda: frozenset(image.id for image in list_images(engine, tagged=False)))
 
 
 def show_plan(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
     """Prints what `build_cells` would do, and why; changes nothing."""
-    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+    with workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
     run.echo(_plan_json(actions, shop.pins) if run.json_output else _plan_text(actions, shop.pins))
     return 0
@@ -73,7 +53,7 @@ def unfinished_cells(
     run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
 ) -> tuple[Cell, ...]:
     """The cells that `build_cells` would have to build, check or tag; changes nothing."""
-    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+    with workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
     return tuple(action.cell for action in actions if not action.nothing)
 
@@ -82,148 +62,68 @@ def absent_candidates(
     run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
 ) -> tuple[str, ...]:
     """The immutable references of the images that `build_cells` would have to build, so far as their keys are known."""
-    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+    with workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
     return tuple(candidate_tag(action.cell, action.key) for action in actions if action.build and action.key)
-
-
-def unpublished_cells(
-    run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str
-) -> tuple[Cell, ...]:
-    """The cells that their registry does not hold under all their public names as the candidate of their key.
-
-    So a cell counts as unpublished whose image was pushed and never promoted, since another cell had failed.
-
-    Raises:
-        RegistryUnreachable: a registry did not answer.
-    """
-    with _workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
-        actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
-
-        def published(action: Action) -> bool:
-            if action.key is None:  # its base would have to be made first
-                return False
-            engine = shop.foundry.engine
-            digest = held_digest(engine, candidate_tag(action.cell, action.key))
-            return digest is not None and all(
-                held_digest(engine, reference) == digest for reference in public_references(action.cell)
-            )
-
-        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="registry") as pool:
-            there = list(pool.map(published, actions))
-    return tuple(action.cell for action, held in zip(actions, there, strict=True) if not held)
 
 
 def check_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...]) -> int:
     """Checks the images that this engine holds for cells, remembers what came of it, and moves no tag."""
     started = time.monotonic()
-    with _workshop(run, project, matrix, cells, bases=Bases.AUTO.value, make=False) as shop:
-        _require_gpus(shop.foundry.engine, run.options.gpus)
+    with workshop(run, project, matrix, cells, bases=Bases.AUTO.value, make=False) as shop:
+        require_gpus(shop.foundry.engine, run.options.gpus or asked_for_gpu(run.options, cells))
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
-        outcomes = shop.foundry.check(actions, shop.options)
+        carried = shop.foundry.check(actions, shop.options)
+    outcomes = tuple(each.outcome for each in carried)
     return _report(run, outcomes, started, _base_lines(shop.pins))
 
 
 def check_reference(run: Run, reference: str, cell: tuple[Project, Cell] | None) -> int:
-    """Checks any image of the engine, held to a cell if one is given. Remembers nothing and moves no tag."""
+    """Checks any image of the engine, held to a cell if one is given. Keeps the run, and moves no tag."""
+    from builder.release.ledger import Held
+
     started = time.monotonic()
-    wanted = None
+    options, wanted, held = run.options, None, None
     if cell is not None:
         project, its_cell = cell
-        wanted = expectation(next(iter_recipes([its_cell], project)))
-    with _engine(run.site) as engine, Display(run.progress) as display:
-        _require_gpus(engine, run.options.gpus)
+        held = Held(project=project, recipe=next(iter_recipes([its_cell], project)))
+        wanted = expectation(held.recipe)
+    with open_engine(run.site) as engine, Display(run.progress) as display:
+        reach, limit = Reach.of(engine.info(), cap=options.level), ""
+        level = options.level or (Level.GPU if options.gpus else Level.CPU)
+        if cell is not None:
+            level, limit = reach.level(cell[1])
+        on_gpu = options.gpus or level >= Level.GPU
+        require_gpus(engine, on_gpu or (cell is not None and asked_for_gpu(options, (cell[1],))))
         image = inspect(engine, reference)
         if image is None:
             raise ImageMissing(f"this engine holds no image {reference}", hint=f"docker pull {reference}")
+        ledger = ledger_of(run.site, engine, options.runs)
         display.begin(reference)
         checked = check_image(
             engine,
             image.id,
             wanted,
             cancel=run.cancel,
-            deadline=run.options.check_deadline,
-            uid=run.options.user,
-            gpus=run.options.gpus,
+            deadline=options.check_deadline,
+            uid=options.user,
+            gpus=on_gpu,
+            level=level,
+            limit=limit,
+            fail_fast=options.fail_fast,
         )
-        outcome = _checked(reference, image.id, checked)
+        entry = Checked(
+            run=checked,
+            image_id=image.id,
+            content=content_id(image),
+            device=reach.device(level, gpus=on_gpu),
+            user=options.user,
+            when=datetime.now(timezone.utc),
+        )
+        kept = ledger.enter(entry, name=cell[1].id if cell else reference, held=held)
+        outcome = _checked(reference, image.id, checked, asked=options.level if wanted else None, kept=str(kept or ""))
         display.end(reference, outcome.status.value, ok=outcome.exit_code == 0)
     return _report(run, (outcome,), started)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Workshop:
-    """An engine with everything that a run over a matrix needs."""
-
-    foundry: Foundry
-    selected: tuple[Recipe, ...]
-    pins: Pins
-    options: Options
-
-
-@contextmanager
-def _workshop(
-    run: Run,
-    project: Project,
-    matrix: Matrix,
-    cells: tuple[Cell, ...],
-    *,
-    bases: str,
-    make: bool = True,
-    dry_run: bool = False,
-) -> Iterator[_Workshop]:
-    # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
-    wanted = {cell.id for cell in cells}
-    recipes = tuple(locked_recipes(matrix.cells, wanted, project))
-    selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
-    records = Records(run.site.state_dir)
-    with _engine(run.site, dry_run=dry_run) as engine, Display(run.progress) as display:
-        pins = Resolver(
-            engine=engine,
-            mode=Bases(bases),
-            site=run.site,
-            records=records,
-            repository=matrix.repository,
-            locks=locks_of(project),
-            make=make and not dry_run,
-            on_line=lambda text: display.note("bases", text),
-            cancel=run.cancel,
-        ).pins(recipe.cell.base for recipe in selected)
-        foundry = Foundry(
-            engine=engine,
-            site=run.site,
-            records=records,
-            recipes=recipes,
-            project=project,
-            watcher=display,
-            cancel=run.cancel,
-        )
-        processors = engine.info().cpus
-        options = replace(
-            run.options,
-            jobs=run.options.jobs or min(4, max(2, processors)),
-            # Two ranks train in a check: two checks at once need four processors.
-            checks=run.options.checks or max(1, processors // 4),
-        )
-        yield _Workshop(foundry=foundry, selected=selected, pins=pins, options=options)
-
-
-@contextmanager
-def _engine(site: Site, *, dry_run: bool = False) -> Iterator[Engine]:
-    """The engine; unless it is a dry run, with what killed runs left on it removed."""
-    with Engine.connect(site.engine) as engine:
-        engine.require_buildkit()
-        if not dry_run:
-            reap(engine)
-        yield engine
-
-
-def _require_gpus(engine: Engine, gpus: bool) -> None:
-    if gpus and not engine.info().gpu:
-        raise CheckIncomplete(
-            "checks on a GPU cannot run: this engine can give containers none",
-            hint="install the NVIDIA container toolkit for it, or check without --gpus",
-        )
 
 
 def _report(run: Run, outcomes: tuple[Outcome, ...], started: float, bases: tuple[str, ...] = ()) -> int:
@@ -232,15 +132,11 @@ def _report(run: Run, outcomes: tuple[Outcome, ...], started: float, bases: tupl
     return report.exit_code
 
 
-_OUTCOMES = {
-    VerdictStatus.PASSED: (Status.PASSED, 0),
-    VerdictStatus.FAILED: (Status.FAILED, CheckFailed.exit_code),
-    VerdictStatus.INCOMPLETE: (Status.INCOMPLETE, CheckIncomplete.exit_code),
-}
-
-
-def _checked(name: str, image_id: str, run: CheckRun) -> Outcome:
-    status, exit_code = _OUTCOMES[run.verdict.status]
+def _checked(name: str, image_id: str, run: CheckRun, *, asked: Level | None, kept: str) -> Outcome:
+    status, exit_code = OUTCOMES[run.verdict.status]
+    short = short_of(run.verdict, asked) if not exit_code else ()
+    if short:
+        status, exit_code = Status.INCOMPLETE, CheckIncomplete.exit_code
     return Outcome(
         cell=name,
         status=status,
@@ -249,8 +145,11 @@ def _checked(name: str, image_id: str, run: CheckRun) -> Outcome:
         checked=True,
         check_seconds=run.seconds,
         level=run.verdict.level.value,
+        reached=run.verdict.reached.value if run.verdict.reached else "",
+        unverified=run.verdict.unverified,
         checks=check_lines(run),
-        reasons=run.verdict.reasons,
+        run=kept,
+        reasons=(*short, *run.verdict.reasons),
         detail=log_lines(run),
     )
 

@@ -2,7 +2,7 @@
 
 An image belongs to a key when it carries the key's label *and* one of the key's candidate tags: children inherit
 labels, so a label alone proves nothing, and a tag alone can be moved. Whether an image is verified is never read from
-the image, only from this machine's record of a check of that very image id.
+the image, only from this machine's record of a check of that very content.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from builder.engine.images import ImageSummary
 from builder.lock import BasePin, Pins
-from builder.matrix import Cell
+from builder.matrix import Cell, Level
 from builder.matrix.forms import CANDIDATE_PREFIX, VERIFIED_SUFFIX
 from builder.render import Recipe
 
@@ -26,15 +26,38 @@ BASE_LABEL = "io.imgbuild.base"
 
 @dataclass(frozen=True, kw_only=True)
 class Remembered:
-    """What the last check of an image came to, judged by what the cell expects today.
+    """What the last check of an image's content came to, judged by what the cell expects today.
 
     Attributes:
-        passed: whether every required check ran and passed.
-        reason: why not, when it did not pass.
+        passed: whether it reached what public tags need.
+        reason: why it does not count: why it did not pass, or that it is too old.
+        expired: whether it passed too long ago.
+        reached: the level that it reached; None for none.
+        unverified: what it lacks for `-verified` although it passed, one line each.
+        image_id: the image that was checked; another one than that which was asked about has the same content.
+        when: when that was, UTC, ISO 8601; empty when unknown.
+        reused: whether `image_id` is another image.
     """
 
     passed: bool
     reason: str = ""
+    expired: bool = False
+    reached: Level | None = None
+    unverified: tuple[str, ...] = ()
+    image_id: str = ""
+    when: str = ""
+    reused: bool = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether it reached what `-verified` needs."""
+        return self.passed and not self.unverified
+
+    @property
+    def source(self) -> str:
+        """When it was checked and, if that was another image, as which; for a reader."""
+        as_which = f" as {self.image_id.removeprefix('sha256:')[:12]}" if self.reused else ""
+        return f"checked {self.when}{as_which}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,7 @@ class Action:
         tags: references that must be put on the image after its check, public ones before the verified ones.
         why: the reason, one sentence.
         rebuild: whether a new candidate was asked for beside an existing one.
+        last: what is remembered of that image's content; None when there is nothing, or no image.
     """
 
     recipe: Recipe
@@ -62,6 +86,7 @@ class Action:
     why: str
     candidate: str = ""
     rebuild: bool = False
+    last: Remembered | None = None
 
     @property
     def cell(self) -> Cell:
@@ -85,10 +110,10 @@ def candidate_tag(cell: Cell, key: str, number: int = 1) -> str:
     return f"{cell.repository}:{CANDIDATE_PREFIX}{key}{suffix}"
 
 
-def public_references(cell: Cell) -> tuple[str, ...]:
-    """The references of a cell that passed: its tags and aliases, then the same with `-verified`."""
-    plain = [f"{cell.repository}:{tag}" for tag in (*cell.tags, *cell.aliases)]
-    return (*plain, *(reference + VERIFIED_SUFFIX for reference in plain))
+def public_references(cell: Cell, *, verified: bool = True) -> tuple[str, ...]:
+    """The references of a cell that passed: its tags and aliases, and then, if it is verified, the same so named."""
+    plain = tuple(f"{cell.repository}:{tag}" for tag in (*cell.tags, *cell.aliases))
+    return (*plain, *(reference + VERIFIED_SUFFIX for reference in plain)) if verified else plain
 
 
 def candidates(cell: Cell, key: str, images: Iterable[ImageSummary]) -> tuple[tuple[int, ImageSummary], ...]:
@@ -126,8 +151,10 @@ def plan(
     images: tuple[ImageSummary, ...],
     remembered: Callable[[Recipe, str], Remembered | None],
     *,
+    level: Callable[[Cell], Level] = lambda cell: cell.policy.verified,
     rebuild: bool = False,
     check: bool = True,
+    recheck: bool = False,
 ) -> tuple[Action, ...]:
     """Decides for each recipe what is missing.
 
@@ -135,13 +162,25 @@ def plan(
         recipes: the rendered cells.
         pins: their bases.
         images: every image of the engine, from one call.
-        remembered: what the last check of an image id with today's suite came to; None when there was none.
+        remembered: what the last check of an image id's content with today's suite came to; None when there was none.
+        level: up to which a cell's check goes on this engine, and so which names it can earn.
         rebuild: ask for new candidates beside existing ones.
         check: False to stop before the check, and so before any tag.
+        recheck: check also what passed before.
     """
     held = holders(images)
     return tuple(
-        _decide(recipe, pins.bases.get(recipe.cell.base.name), images, held, remembered, rebuild, check)
+        _decide(
+            recipe,
+            pins.bases.get(recipe.cell.base.name),
+            images,
+            held,
+            remembered,
+            earned=public_references(recipe.cell, verified=recipe.cell.policy.verified <= level(recipe.cell)),
+            rebuild=rebuild,
+            check=check,
+            recheck=recheck,
+        )
         for recipe in recipes
     )
 
@@ -152,13 +191,18 @@ def _decide(
     images: tuple[ImageSummary, ...],
     held: Mapping[str, str],
     remembered: Callable[[Recipe, str], Remembered | None],
+    *,
+    earned: tuple[str, ...],
     rebuild: bool,
     check: bool,
+    recheck: bool,
 ) -> Action:
     cell = recipe.cell
-    wanted = public_references(cell) if check else ()
+    wanted = earned if check else ()
 
-    def action(image_id: str | None, *, check: bool, tags: tuple[str, ...], why: str) -> Action:
+    def action(
+        image_id: str | None, *, check: bool, tags: tuple[str, ...], why: str, last: Remembered | None = None
+    ) -> Action:
         return Action(
             recipe=recipe,
             base=base,
@@ -169,6 +213,7 @@ def _decide(
             tags=tags,
             why=why,
             rebuild=rebuild,
+            last=last,
         )
 
     key = recipe.key(base) if base is not None else None
@@ -190,9 +235,18 @@ def _decide(
     last = remembered(recipe, image_id)
     if last is None:
         return action(image_id, check=True, tags=wanted, why="built, but not checked by this suite yet")
+    if recheck:
+        return action(image_id, check=True, tags=wanted, why=f"{last.source}, and to be checked again", last=last)
     if not last.passed:
-        return action(image_id, check=True, tags=wanted, why=f"its last check did not pass: {last.reason}")
-    missing = tuple(reference for reference in wanted if held.get(reference) != image_id)
+        why = last.reason if last.expired else f"its last check did not pass: {last.reason}"
+        return action(image_id, check=True, tags=wanted, why=why, last=last)
+    missing = tuple(
+        reference for reference in public_references(cell, verified=last.verified) if held.get(reference) != image_id
+    )
+    what = "verified" if last.verified else "passed"
+    if last.reused:
+        what = f"{what}, {last.source}"
     if missing:
-        return action(image_id, check=False, tags=missing, why=f"verified, but {missing[0]} does not point to it")
-    return action(image_id, check=False, tags=(), why="verified, nothing changed")
+        why = f"{what}, but {missing[0]} does not point to it"
+        return action(image_id, check=False, tags=missing, why=why, last=last)
+    return action(image_id, check=False, tags=(), why=f"{what}, nothing changed", last=last)

@@ -18,7 +18,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _FORMAT = 1
+_DAY = 24 * 3600.0
+_MOST_PRUNED = 2_000
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
@@ -251,6 +253,39 @@ class Records:
         except OSError as error:
             raise _state_error(error, path, "removed") from error
 
+    def prune(self, kinds: Sequence[str], *, days: int, gone: Callable[[str, Mapping[str, object]], bool]) -> int:
+        """Removes old documents that nobody needs; looks at most once a day, and at most at the 2,000 oldest of a kind.
+
+        What cannot be looked at or removed stays: it is in nobody's way.
+
+        Args:
+            kinds: which kinds.
+            days: younger documents stay.
+            gone: whether an older one may go, by its kind and content. One that cannot be believed goes unasked.
+
+        Returns:
+            how many were removed.
+
+        Raises:
+            StateError: that it looked cannot be written down.
+        """
+        now = time.time()
+        marker = self._directory / ".pruned"
+        if now - _written(marker, 0.0) < _DAY:
+            return 0
+        write_atomically(marker, b"", lasting=False)
+        removed = 0
+        for kind in kinds:
+            files = ((_written(path, now), path) for path in (self._directory / kind).glob("*.json"))
+            old = sorted(pair for pair in files if now - pair[0] > days * _DAY)
+            for _, path in old[:_MOST_PRUNED]:
+                with contextlib.suppress(OSError):
+                    document = _opened(path.read_bytes(), kind, None)
+                    if document is None or gone(kind, document):
+                        path.unlink(missing_ok=True)
+                        removed += 1
+        return removed
+
     def _path(self, kind: str, key: str) -> Path:
         if not _KIND.fullmatch(kind):
             raise ValueError(f"{kind!r} is no kind of record")
@@ -262,7 +297,16 @@ def _seal(envelope: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _opened(content: bytes, kind: str, key: str) -> Mapping[str, object] | None:
+def _written(path: Path, otherwise: float) -> float:
+    """When a file was last written, in seconds since 1970."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return otherwise
+
+
+def _opened(content: bytes, kind: str, key: str | None) -> Mapping[str, object] | None:
+    """The document in a file's content, under any key for None; None when it cannot be believed."""
     try:
         decoded: object = json.loads(content)
     except (ValueError, RecursionError):
@@ -271,7 +315,7 @@ def _opened(content: bytes, kind: str, key: str) -> Mapping[str, object] | None:
         return None
     sealed = dict(_members(decoded))
     seal = sealed.pop("sha256", None)
-    if sealed.get("format") != _FORMAT or sealed.get("kind") != kind or sealed.get("key") != key:
+    if sealed.get("format") != _FORMAT or sealed.get("kind") != kind or key not in (None, sealed.get("key")):
         return None
     if seal != _seal(sealed):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -12,11 +12,11 @@ class Status(Enum):
     """What came of one cell."""
 
     VERIFIED = "verified"
-    """Its image passed the check in this run, and carries its tags."""
+    """Its image reached in this run what `-verified` needs, and carries all its names."""
     PASSED = "passed"
-    """Its image passed the check, and no tag was asked for."""
+    """Its image passed the check: it has its public names, if names were asked for; what `-verified` lacks is said."""
     UNCHANGED = "unchanged"
-    """It was verified before; nothing was built and nothing checked."""
+    """It passed before and has the names that it earned; nothing was built and nothing checked."""
     BUILT = "built"
     """Its image is there and was not checked, as asked for; it carries no public tag."""
     FAILED = "failed"
@@ -50,11 +50,18 @@ class Outcome:
         candidate: the image's immutable reference.
         built, checked: whether this run did that.
         build_seconds, check_seconds: how long that took.
-        level: the level up to which checks were required.
+        level: the level up to which the suite was asked to go.
+        reached: the highest level up to which every required check ran and passed; empty when there is none, or it
+            is not known.
+        public, verified: the levels that public names and those with `-verified` need; empty without a cell.
+        unverified: what is missing for `-verified` although the image passed, one line each.
+        reused: when and as which image the content was checked that was not checked again; None otherwise.
         checks: every check of the last run of the suite on this image.
+        run: the directory that a check of this run left; empty when there is none.
         moved: references that this run put on the image.
         references: every public reference that points to the image because it passed.
-        stale: references of this cell that still point to another image, with its id.
+        stale: references of this cell that still point to an image that has not earned them, with its id: another
+            one, or this one when it passed before and does not now.
         reasons: why it is not verified, most important first.
         detail: more lines for a reader, such as the log of a failed step.
     """
@@ -70,7 +77,13 @@ class Outcome:
     build_seconds: float = 0.0
     check_seconds: float = 0.0
     level: str = ""
+    reached: str = ""
+    public: str = ""
+    verified: str = ""
+    unverified: tuple[str, ...] = ()
+    reused: tuple[str, str] | None = None
     checks: tuple[CheckLine, ...] = ()
+    run: str = ""
     moved: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     stale: tuple[tuple[str, str], ...] = ()
@@ -80,7 +93,16 @@ class Outcome:
 
 # When cells fail in different ways, the first of these speaks for the run: what stops everything comes before what
 # stops one cell, and a failure before an absence.
-_PRECEDENCE = (130, 143, 70, 7, 12, 17, 16, 8, 15, 5, 6, 9, 10, 11)
+_PRECEDENCE = (130, 143, 70, 7, 12, 17, 16, 8, 15, 5, 6, 9, 10, 21, 20, 11)
+
+
+def speaking_code(codes: Iterable[int]) -> int:
+    """The exit code of a run whose cells ended with these: 0 when all are; otherwise the one that speaks for it."""
+    wrong = set(codes) - {0}
+    for code in _PRECEDENCE:
+        if code in wrong:
+            return code
+    return min(wrong, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +124,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 when every outcome is good; otherwise the code of the failure that speaks for the run."""
-        codes = {outcome.exit_code for outcome in self.outcomes} - {0}
-        for code in _PRECEDENCE:
-            if code in codes:
-                return code
-        return min(codes, default=0)
+        return speaking_code(outcome.exit_code for outcome in self.outcomes)
 
     def to_json(self) -> str:
         """One JSON object, indented, with a newline at the end."""
@@ -148,28 +166,38 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
         done.append(f"built in {outcome.build_seconds:.1f} s")
     if outcome.checked:
         done.append(f"checked in {outcome.check_seconds:.1f} s")
+    # What is unchanged has said so in its reason, and what it lacks in `unverified`.
+    unchanged = outcome.status is Status.UNCHANGED
+    if outcome.reused is not None and not unchanged:
+        when, image_id = outcome.reused
+        done.append(f"reused, checked {when} as {short(image_id)}")
     doing = ", ".join(done) or "nothing built, nothing checked"
     image = f" {short(outcome.image_id)}" if outcome.image_id else ""
     yield f"{outcome.status.value:<10} {outcome.cell}{image}: {doing}"
-    for reason in outcome.reasons:
+    for reason in (*outcome.reasons, *outcome.unverified):
         yield f"    {reason}"
-    yield from _check_lines(outcome.checks)
+    if not unchanged:
+        yield from _check_lines(outcome.checks, outcome.reasons)
     for line in outcome.detail:
         yield f"    | {line}"
+    if outcome.run:
+        yield f"    run: {outcome.run}"
     for reference in outcome.references:
         yield f"    {reference}"
     for reference, image_id in outcome.stale:
         yield f"    stale: {reference} still points to {short(image_id)}"
 
 
-def _check_lines(checks: tuple[CheckLine, ...]) -> Iterator[str]:
-    """How many passed, each that failed, and those that did not run, together where they share a reason."""
+def _check_lines(checks: tuple[CheckLine, ...], said: tuple[str, ...]) -> Iterator[str]:
+    """How many passed, each failure that was not said yet, and what did not run, together where it shares a reason."""
     passed = sum(check.status == "passed" for check in checks)
     if passed:
         yield f"    {passed} checks passed"
     not_run: dict[str, list[str]] = {}
     for check in checks:
         if check.status == "failed":
+            if f"{check.name}: {check.reason}" in said:
+                continue
             yield f"    failed: {check.name}: {check.reason}"
         elif check.status != "passed":
             not_run.setdefault(check.reason, []).append(check.name)
@@ -195,6 +223,10 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
         "build_seconds": round(outcome.build_seconds, 2),
         "check_seconds": round(outcome.check_seconds, 2),
         "level": outcome.level or None,
+        "reached": outcome.reached or None,
+        "require": {"public": outcome.public, "verified": outcome.verified} if outcome.public else None,
+        "unverified": list(outcome.unverified),
+        "reused": {"checked": outcome.reused[0], "image_id": outcome.reused[1]} if outcome.reused else None,
         "checks": [
             {
                 "name": check.name,
@@ -204,6 +236,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
             }
             for check in outcome.checks
         ],
+        "run": outcome.run or None,
         "moved": list(outcome.moved),
         "references": list(outcome.references),
         "stale": [{"reference": reference, "image_id": image_id} for reference, image_id in outcome.stale],

@@ -17,6 +17,7 @@ from builder.matrix.model import (
     Judged,
     Level,
     Matrix,
+    Policy,
     Selection,
     Unknown,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "LeftOut",
     "Level",
     "Matrix",
+    "Policy",
     "Selection",
     "Unknown",
     "load_matrix",

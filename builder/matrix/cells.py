@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.errors import ConfigError
-from builder.matrix.declare import Candidate, Declarations, Placed
-from builder.matrix.model import CPU, Base, Channel, Framework, Level
+from builder.matrix.declare import Candidate, Declarations, Placed, Requirements
+from builder.matrix.model import CPU, Base, Channel, Framework, Level, Policy
 from builder.matrix.names import fill
 from builder.source import quote
 
@@ -32,28 +32,42 @@ def framework_of(declarations: Declarations, candidate: Candidate) -> Framework:
     )
 
 
-def verify_of(id: str, cuda: str, override: Placed | None, default: Placed | None) -> Level:
-    """The level at which a cell is verified.
+def policy_of(id: str, cuda: str, override: Requirements, default: Requirements) -> Policy:
+    """What is required of a cell: what an override says, else what `defaults` say, else what its CUDA suggests.
 
     Raises:
-        ConfigError: a cell with this CUDA cannot be.
+        ConfigError: a cell with this CUDA cannot be held to that, or its tags need more than `-verified`.
     """
-    chosen = override or default
-    if chosen is None:
-        return Level.CPU if cuda == CPU else Level.GPU
-    level = Level(chosen.text)
-    if cuda != CPU and level < Level.GPU:
-        why = "a CUDA cell's `-verified` needs at least `gpu`"
-        mend = 'add the override `{match: "*-cuda*", set: {verify: gpu}}`'
-    elif cuda == CPU and level > Level.CPU:
-        why = "a CPU cell has no GPU to use"
-        mend = 'add the override `{match: "*-cpu-*", set: {verify: cpu}}`'
+    public = override.public or default.public
+    verified = override.verified or default.verified
+    if public is not None and cuda == CPU and Level(public.text) > Level.CPU:
+        raise _unfit(id, "public", public, cuda, overridden=public is override.public)
+    verified_level = Level(verified.text) if verified is not None else Level.CPU if cuda == CPU else Level.GPU
+    if verified is not None and (verified_level > Level.CPU if cuda == CPU else verified_level < Level.GPU):
+        raise _unfit(id, "verified", verified, cuda, overridden=verified is override.verified)
+    public_level = Level(public.text) if public is not None else min(Level.CPU, verified_level)
+    if public is not None and verified_level < public_level:
+        raise ConfigError(
+            f"{id} would need {quote(public_level.value)} for its tags, and only {quote(verified_level.value)} for "
+            "the same with `-verified`",
+            where=str(public.position),
+            hint=f"let `public` be at most {quote(verified_level.value)}, or raise `verified`",
+        )
+    age = override.max_age or default.max_age
+    return Policy(public=public_level, verified=verified_level, max_age_days=None if age is None else int(age.text))
+
+
+def _unfit(id: str, field: str, placed: Placed, cuda: str, *, overridden: bool) -> ConfigError:
+    """The error for a level that a cell with this CUDA can never have, or that would say too little of it."""
+    if cuda == CPU:
+        why, glob, mended = "a CPU cell has no GPU to use", "*-cpu-*", Level.CPU
     else:
-        return level
-    raise ConfigError(
-        f"{id} cannot be verified at {quote(level.value)}: {why}",
-        where=str(chosen.position),
-        hint=mend if override is None else "narrow the override's glob, so that it does not match this cell",
+        why, glob, mended = "a CUDA cell's `-verified` needs at least `gpu`", "*-cuda*", Level.GPU
+    mend = f'add the override `{{match: "{glob}", set: {{require: {{{field}: {mended.value}}}}}}}`'
+    return ConfigError(
+        f"{id} cannot be {field} at {quote(placed.text)}: {why}",
+        where=str(placed.position),
+        hint="narrow the override's glob, so that it does not match this cell" if overridden else mend,
     )
 
 

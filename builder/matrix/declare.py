@@ -91,12 +91,21 @@ class Exclusion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Requirements:
+    """An entry of `require`; None for what it does not say."""
+
+    public: Placed | None = None
+    verified: Placed | None = None
+    max_age: Placed | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Override:
     """An entry of `overrides`; `match` stands at its glob."""
 
     match: Placed
     base: Placed | None
-    verify: Placed | None
+    require: Requirements
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +128,7 @@ class Declarations:
     channels: Mapping[str, str]
     extras: Mapping[str, Extra]
     default_base: Placed
-    default_verify: Placed | None
+    default_require: Requirements
     include: tuple[Candidate, ...]
     exclude: tuple[Exclusion, ...]
     overrides: tuple[Override, ...]
@@ -154,7 +163,7 @@ def declare(root: Node) -> Declarations:
         channels=channels,
         extras=extras,
         default_base=default_base,
-        default_verify=_placed(defaults["verify"]) if "verify" in defaults else None,
+        default_require=_requirements(defaults),
         include=tuple(_candidate(node, frameworks, bases, extras, default_base) for node in _list(top, "include")),
         exclude=tuple(_exclusion(node) for node in _list(top, "exclude")),
         overrides=tuple(_override(node, bases) for node in _list(top, "overrides")),
@@ -335,7 +344,19 @@ def _override(node: Node, bases: Mapping[str, Base]) -> Override:
     return Override(
         match=_placed(fields["match"]),
         base=_defined(change["base"], bases, "bases") if "base" in change else None,
-        verify=_placed(change["verify"]) if "verify" in change else None,
+        require=_requirements(change),
+    )
+
+
+def _requirements(fields: Mapping[str, Node]) -> Requirements:
+    if "require" not in fields:
+        return Requirements()
+    said = fields["require"].mapping()
+    age = said.get("max-age")
+    return Requirements(
+        public=_placed(said["public"]) if "public" in said else None,
+        verified=_placed(said["verified"]) if "verified" in said else None,
+        max_age=Placed(text=str(age.integer()), position=age.position) if age is not None else None,
     )
 
 

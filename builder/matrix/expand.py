@@ -15,7 +15,7 @@ from typing import Final
 
 from builder.compat.model import Combination, Finding
 from builder.errors import ConfigError
-from builder.matrix.cells import declared_twice, framework_of, python_missing, verify_of
+from builder.matrix.cells import declared_twice, framework_of, policy_of, python_missing
 from builder.matrix.declare import Candidate, Declarations, Placed, declare
 from builder.matrix.forms import REPOSITORY
 from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, project_hint, refusal, tables
@@ -152,7 +152,7 @@ class _Expansion:
         other = self._first.setdefault(id, candidate)
         if other is not candidate:
             raise declared_twice(id, candidate, other)
-        new_base, verify = self._overrides.of(id, axes)
+        new_base, require = self._overrides.of(id, axes)
         base = declarations.bases[(new_base or candidate.base).text]
         framework = self._framework(candidate)
         extras = self._extras_of(candidate)
@@ -184,7 +184,7 @@ class _Expansion:
                 python=axes.python,
                 base=base,
                 extras=extras,
-                verify=verify_of(id, axes.cuda, verify, declarations.default_verify),
+                policy=policy_of(id, axes.cuda, require, declarations.default_require),
                 repository=f"{declarations.repository}/{framework.image}",
                 tags=render_tags(declarations.tags, tag_values(candidate, base.name, extras), id),
                 aliases=(),

@@ -29,7 +29,7 @@ from builder.matrix.forms import (
     VERSION,
 )
 from builder.matrix.model import Level
-from builder.matrix.schema import Choice, Either, Field, Flag, ListOf, MapOf, Number, Record
+from builder.matrix.schema import Choice, Days, Either, Field, Flag, ListOf, MapOf, Number, Record
 
 SCHEMA_VERSION: Final = 1
 LEVELS: Final = tuple(level.value for level in Level)
@@ -225,6 +225,43 @@ EXTRA: Final = Record(
     ),
 )
 
+REQUIRE: Final = Record(
+    name="require",
+    doc=(
+        "What an image must have shown before it gets its names. Each key stands for itself: what an override does not "
+        "say, `defaults` says."
+    ),
+    some=True,
+    fields=(
+        Field(
+            name="public",
+            type=Choice(values=LEVELS),
+            doc="The level that it must reach for its tags and aliases. Not above `verified`.",
+            example="cpu",
+            default="`cpu`, or `verified` where that is less",
+        ),
+        Field(
+            name="verified",
+            type=Choice(values=LEVELS),
+            doc=(
+                "The level that it must reach for the same names with `-verified`. At least `gpu` for a CUDA cell, at "
+                "most `cpu` for a CPU cell."
+            ),
+            example="gpu",
+            default="`cpu` for CPU cells, `gpu` for CUDA cells",
+        ),
+        Field(
+            name="max-age",
+            type=Days(),
+            doc="After so many days, a check no longer counts.",
+            example="30",
+            default="no limit",
+        ),
+    ),
+)
+
+_FORMER: Final = (("verify", "write `require: {verified: …}`"),)
+
 DEFAULTS: Final = Record(
     name="defaults",
     doc="What holds where nothing else is said.",
@@ -237,13 +274,14 @@ DEFAULTS: Final = Record(
             example="bookworm",
         ),
         Field(
-            name="verify",
-            type=Choice(values=LEVELS),
-            doc="The level at which an image must pass its check to be tagged `-verified`.",
-            example="cpu",
-            default="`cpu` for CPU cells, `gpu` for CUDA cells",
+            name="require",
+            type=REQUIRE,
+            doc="What an image must have shown before it is tagged.",
+            example="{max-age: 30}",
+            default="see there",
         ),
     ),
+    former=_FORMER,
 )
 
 OVERRIDE_SET: Final = Record(
@@ -259,13 +297,14 @@ OVERRIDE_SET: Final = Record(
             default="unchanged",
         ),
         Field(
-            name="verify",
-            type=Choice(values=LEVELS),
-            doc="At least `gpu` for a CUDA cell, at most `cpu` for a CPU cell.",
-            example="gpu",
+            name="require",
+            type=REQUIRE,
+            doc="What an image must have shown before it is tagged.",
+            example="{public: gpu}",
             default="unchanged",
         ),
     ),
+    former=_FORMER,
 )
 
 OVERRIDE: Final = Record(
@@ -284,7 +323,7 @@ OVERRIDE: Final = Record(
             type=OVERRIDE_SET,
             required=True,
             doc="What it changes.",
-            example="{verify: gpu}",
+            example="{base: trixie}",
         ),
     ),
 )

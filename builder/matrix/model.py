@@ -34,6 +34,21 @@ class Level(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What an image must have shown before it gets its names.
+
+    Attributes:
+        public: the level that it must reach for its tags and aliases; never above `verified`.
+        verified: the level that it must reach for the same with `-verified`; at least `gpu` for a CUDA cell.
+        max_age_days: days after which a check no longer counts for either; None for never.
+    """
+
+    public: Level
+    verified: Level
+    max_age_days: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
     """A package index that holds a framework's wheels for one CUDA version."""
 
@@ -170,7 +185,7 @@ class Cell:
         python: for example "3.11".
         base: what it is built from.
         extras: in the order of the file's `extras`.
-        verify: the level its image must pass to be tagged `-verified`.
+        policy: what its image must have shown before it is tagged, and tagged `-verified`.
         repository: the image repository, for example "imgbuild/pytorch".
         tags: in that repository, without those that end in `-verified`.
         aliases: moving tags in that repository.
@@ -188,7 +203,7 @@ class Cell:
     python: str
     base: Base
     extras: tuple[Extra, ...]
-    verify: Level
+    policy: Policy
     repository: str
     tags: tuple[str, ...]
     aliases: tuple[str, ...]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from builder.errors import ConfigError
-from builder.matrix.declare import Declarations, Exclusion, Override, Placed
+from builder.matrix.declare import Declarations, Exclusion, Override, Placed, Requirements
 from builder.matrix.globs import Match, compiled
 from builder.matrix.model import Axes
 from builder.source import Position, nearest, quote
@@ -105,14 +105,14 @@ class Overrides:
         self._useful: set[Position] = set()
         self._default_base = default_base
 
-    def of(self, id: str, axes: Axes) -> tuple[Placed | None, Placed | None]:
-        """The base and the level that the cell gets from them, each with its position; None for no change.
+    def of(self, id: str, axes: Axes) -> tuple[Placed | None, Requirements]:
+        """The base and the requirements that the cell gets from them, each with its position; None for no change.
 
         Raises:
             ConfigError: two set one of them differently, or the id would name another base than the cell's.
         """
         base: tuple[Override, Placed] | None = None
-        verify: tuple[Override, Placed] | None = None
+        required: dict[str, tuple[Override, Placed]] = {}
         for entry, match in self._rules:
             if not match(id):
                 continue
@@ -125,9 +125,14 @@ class Overrides:
                         hint=_narrow(entry),
                     )
                 base = _agreed("base", id, base, (entry, entry.base))
-            if entry.verify is not None:
-                verify = _agreed("verify", id, verify, (entry, entry.verify))
-        return base and base[1], verify and verify[1]
+            said = entry.require
+            for name, value in (("public", said.public), ("verified", said.verified), ("max-age", said.max_age)):
+                if value is not None:
+                    required[name] = _agreed(f"require.{name}", id, required.get(name), (entry, value))
+        placed = {name: value for name, (_, value) in required.items()}
+        return base and base[1], Requirements(
+            public=placed.get("public"), verified=placed.get("verified"), max_age=placed.get("max-age")
+        )
 
     def useless(self, ids: Collection[str]) -> list[str]:
         """A warning for each entry that matched nothing."""

@@ -159,6 +159,34 @@ class Number:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Days:
+    """A whole number of days, at least one.
+
+    Attributes:
+        limit: the greatest.
+    """
+
+    limit: int = 3650
+
+    def check(self, node: Node) -> None:
+        found = node.integer()
+        if not 1 <= found <= self.limit:
+            raise node.error(
+                f"{node.label} cannot be {found}: it must be {self.words()}",
+                hint="remove it where the age does not matter" if found > self.limit else "for example `30`",
+            )
+
+    def json(self) -> Json:
+        return {"type": "integer", "minimum": 1, "maximum": self.limit}
+
+    def words(self) -> str:
+        return f"a number of days from 1 to {self.limit}"
+
+    def records(self) -> tuple[Record, ...]:
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ListOf:
     """A list of items of one type; strings among them are distinct.
 
@@ -280,14 +308,20 @@ class Record:
         doc: its meaning.
         fields: its keys.
         some: whether at least one key must be there although none is required.
+        former: keys that it had in earlier versions of imgbuild, each with what to write instead.
     """
 
     name: str
     doc: str
     fields: tuple[Field, ...]
     some: bool = False
+    former: tuple[tuple[str, str], ...] = ()
 
     def check(self, node: Node) -> None:
+        for name, instead in self.former:
+            for key, _ in node.items():
+                if key.text == name:
+                    raise key.error(f"{node.label} no longer takes {quote(name)}", hint=instead)
         found = node.mapping(
             allowed=tuple(field.name for field in self.fields),
             required=tuple(field.name for field in self.fields if field.required),

@@ -21,7 +21,7 @@ import yaml
 from packaging.version import Version
 
 from builder.errors import ConfigError
-from builder.matrix import Channel, Level, Matrix, load_matrix
+from builder.matrix import Channel, Level, Matrix, Policy, load_matrix
 from builder.matrix.declare import declare
 from builder.matrix.describe import field_tables, json_schema, json_schema_text, main, with_tables
 from builder.matrix.expand import MAX_CELLS, expand
@@ -163,14 +163,14 @@ def test_the_good_matrix() -> None:
     assert [extra.name for extra in cell.extras] == ["horovod", "dask"]
     assert cell.base.name == "bookworm"
     assert cell.base.digest is None
-    assert cell.verify is Level.CPU
+    assert cell.policy == Policy(public=Level.CPU, verified=Level.CPU, max_age_days=None)
     assert str(cell.position) == "m.yaml:9:7"
     cuda = found.cells[2]
     assert cuda.cuda == "13.0"
     assert cuda.tags == ("2.13.0-cuda13.0-py3.11",)
     assert cuda.aliases == ()
     assert cuda.framework.channel is None
-    assert cuda.verify is Level.GPU
+    assert cuda.policy == Policy(public=Level.CPU, verified=Level.GPU, max_age_days=None)
 
 
 def test_expansion_is_deterministic() -> None:
@@ -250,12 +250,12 @@ def test_of_several_exclusions_the_first_gives_the_reason() -> None:
 def test_overrides_that_agree_or_set_different_things_add_up() -> None:
     text = change('python: ["3.11"]\n  trixie', 'python: ["3.11"]\n  other: {image: "o:1", python: ["3.11"]}\n  trixie')
     text += (
-        'overrides:\n  - {match: "*-cuda*", set: {verify: multi-node}}\n'
-        '  - {match: "*-cuda*-horovod", set: {verify: multi-node}}\n'
+        'overrides:\n  - {match: "*-cuda*", set: {require: {verified: multi-node}}}\n'
+        '  - {match: "*-cuda*-horovod", set: {require: {verified: multi-node}}}\n'
         '  - {match: "*-horovod", set: {base: other}}\n'
-        '  - {match: "*-cpu-*", set: {verify: static}}\n'
+        '  - {match: "*-cpu-*", set: {require: {verified: static}}}\n'
     )
-    assert [(cell.verify.value, cell.base.name) for cell in matrix(text).cells] == [
+    assert [(cell.policy.verified.value, cell.base.name) for cell in matrix(text).cells] == [
         ("static", "bookworm"),
         ("static", "other"),
         ("multi-node", "bookworm"),
@@ -264,10 +264,49 @@ def test_overrides_that_agree_or_set_different_things_add_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("defaults", "override", "cpu", "cuda"),
+    [
+        # Nothing is said: the strongest claim that a cell of its kind can make, and a public one without a GPU.
+        (None, None, ("cpu", "cpu", None), ("cpu", "gpu", None)),
+        # Each key stands for itself.
+        ("max-age: 30", None, ("cpu", "cpu", 30), ("cpu", "gpu", 30)),
+        ("max-age: 30", '"*-cuda*", set: {require: {public: gpu}}', ("cpu", "cpu", 30), ("gpu", "gpu", 30)),
+        ("max-age: 30", '"*-cuda*", set: {require: {max-age: 7}}', ("cpu", "cpu", 30), ("cpu", "gpu", 7)),
+        ("public: static", '"*-cuda*", set: {require: {public: gpu}}', ("static", "cpu", None), ("gpu", "gpu", None)),
+        ("public: static", '"*-cuda*", set: {require: {verified: multi-gpu}}', ("static", "cpu", None), ("static", "multi-gpu", None)),
+        # Less for `-verified` lowers what nobody said of the tags.
+        (None, '"*-cpu-*", set: {require: {verified: static}}', ("static", "static", None), ("cpu", "gpu", None)),
+        (None, '"*-cuda*", set: {require: {public: multi-node, verified: multi-node}}', ("cpu", "cpu", None), ("multi-node", "multi-node", None)),
+    ],
+)  # fmt: skip
+def test_what_is_required_of_a_cell(
+    defaults: str | None, override: str | None, cpu: tuple[object, ...], cuda: tuple[object, ...]
+) -> None:
+    text = change("{base: bookworm}", f"{{base: bookworm, require: {{{defaults}}}}}") if defaults else GOOD
+    text += f"overrides: [{{match: {override}}}]\n" if override else ""
+    found = [
+        (cell.policy.public.value, cell.policy.verified.value, cell.policy.max_age_days) for cell in matrix(text).cells
+    ]
+    assert found == [cpu, cpu, cuda, cuda]
+    assert schema_accepts(text)
+
+
+@pytest.mark.parametrize(
     ("first", "second", "field", "cell"),
     [
-        ('"*-cuda*", set: {verify: multi-node}', '"*-cuda*-horovod", set: {verify: multi-gpu}', "verify", IDS[3]),
-        ('"*-cuda*", set: {verify: multi-node}', f"{IDS[2]}, set: {{verify: multi-gpu}}", "verify", IDS[2]),
+        (
+            '"*-cuda*", set: {require: {verified: multi-node}}',
+            '"*-cuda*-horovod", set: {require: {verified: multi-gpu}}',
+            "require.verified",
+            IDS[3],
+        ),
+        (
+            '"*-cuda*", set: {require: {verified: multi-node}}',
+            f"{IDS[2]}, set: {{require: {{verified: multi-gpu}}}}",
+            "require.verified",
+            IDS[2],
+        ),
+        ('"*", set: {require: {max-age: 7}}', '"*-cpu-*", set: {require: {max-age: 8}}', "require.max-age", IDS[0]),
         ('"*", set: {base: other}', '"*-cpu-*", set: {base: another}', "base", IDS[0]),
     ],
 )
@@ -408,7 +447,7 @@ def test_a_product_bomb_is_refused_before_it_expands() -> None:
             "m.yaml:34:13: this `exclude` matches no cell: no cell has `python` `3.9`; known: 3.11",
         ),
         (
-            'overrides:\n  - {match: "*-cuda12*", set: {verify: gpu}}\n',
+            'overrides:\n  - {match: "*-cuda12*", set: {require: {verified: gpu}}}\n',
             "m.yaml:34:13: this override matches no cell",
         ),
     ],
@@ -537,11 +576,25 @@ BAD: list[tuple[str, str, str, str, str, bool]] = [
     # bases and levels
     ('["3.11"]\n  extras', '["3.11", "3.13"]\n  extras', "6:20", "the base `bookworm` of torch-2.13.0-cpu-py3.13 does not carry Python 3.13", "`trixie` carries it", False),
     ('["3.11"]\n  extras', '["3.11", "3.12"]\n  extras', "6:20", "the base `bookworm` of torch-2.13.0-cpu-py3.12 does not carry Python 3.12", "no base carries it, `bookworm` carries 3.11", False),
-    ("{base: bookworm}", "{base: bookworm, verify: cpu}", "29:36", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `cpu`: a CUDA cell's `-verified` needs at least `gpu`", 'add the override `{match: "*-cuda*"', False),
-    ("{base: bookworm}", "{base: bookworm, verify: gpu}", "29:36", "torch-2.13.0-cpu-py3.11 cannot be verified at `gpu`: a CPU cell has no GPU", 'add the override `{match: "*-cpu-*"', False),
-    ("{base: bookworm}", "{base: bookworm, verify: gpus}", "29:36", "`verify` cannot be `gpus`", "did you mean `gpu`?", True),
-    ("defaults:", 'overrides: [{match: "*", set: {verify: static}}]\ndefaults:', "29:40", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `static`", "narrow the override's glob", False),
-    ("defaults:", 'overrides: [{match: "*", set: {}}]\ndefaults:', "29:31", "`set` is an empty mapping", "known: base, verify", True),
+    ("{base: bookworm}", "{base: bookworm, require: {verified: cpu}}", "29:48", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `cpu`: a CUDA cell's `-verified` needs at least `gpu`", 'add the override `{match: "*-cuda*", set: {require: {verified: gpu}}}`', False),
+    ("{base: bookworm}", "{base: bookworm, require: {verified: gpu}}", "29:48", "torch-2.13.0-cpu-py3.11 cannot be verified at `gpu`: a CPU cell has no GPU", 'add the override `{match: "*-cpu-*", set: {require: {verified: cpu}}}`', False),
+    ("{base: bookworm}", "{base: bookworm, require: {public: gpu}}", "29:46", "torch-2.13.0-cpu-py3.11 cannot be public at `gpu`: a CPU cell has no GPU", 'add the override `{match: "*-cpu-*", set: {require: {public: cpu}}}`', False),
+    ("{base: bookworm}", "{base: bookworm, require: {verified: gpus}}", "29:48", "`verified` cannot be `gpus`", "did you mean `gpu`?", True),
+    ("{base: bookworm}", "{base: bookworm, require: {}}", "29:37", "`require` is an empty mapping", "known: public, verified, max-age", True),
+    ("{base: bookworm}", "{base: bookworm, require: gpu}", "29:37", "`require` must be a mapping, found the string `gpu`", "", True),
+    ("{base: bookworm}", "{base: bookworm, require: {verifed: gpu}}", "29:38", "unknown key `verifed` in `require`", "did you mean `verified`?", True),
+    ("{base: bookworm}", "{base: bookworm, require: {max-age: 0}}", "29:47", "`max-age` cannot be 0: it must be a number of days from 1 to 3650", "for example `30`", True),
+    ("{base: bookworm}", "{base: bookworm, require: {max-age: -1}}", "29:47", "`max-age` cannot be -1", "for example `30`", True),
+    ("{base: bookworm}", "{base: bookworm, require: {max-age: 3651}}", "29:47", "`max-age` cannot be 3651", "remove it where the age does not matter", True),
+    ("{base: bookworm}", "{base: bookworm, require: {max-age: 30d}}", "29:47", "`max-age` must be a whole number, found the string `30d`", "", True),
+    ("{base: bookworm}", "{base: bookworm, require: {max-age: 1.5}}", "29:47", "`max-age` must be a whole number", "", True),
+    ("{base: bookworm}", "{base: bookworm, verify: cpu}", "29:28", "`defaults` no longer takes `verify`", "write `require: {verified: …}`", True),
+    ("defaults:", 'overrides: [{match: "*", set: {verify: gpu}}]\ndefaults:', "29:32", "`set` no longer takes `verify`", "write `require: {verified: …}`", True),
+    ("defaults:", 'overrides: [{match: "*", set: {require: {verified: static}}}]\ndefaults:', "29:52", "torch-2.13.0-cuda13.0-py3.11 cannot be verified at `static`", "narrow the override's glob", False),
+    ("defaults:", 'overrides: [{match: "*", set: {require: {public: multi-gpu}}}]\ndefaults:', "29:50", "torch-2.13.0-cpu-py3.11 cannot be public at `multi-gpu`", "narrow the override's glob", False),
+    ("defaults:", 'overrides: [{match: "*-cuda*", set: {require: {public: multi-gpu}}}]\ndefaults:', "29:56", "torch-2.13.0-cuda13.0-py3.11 would need `multi-gpu` for its tags, and only `gpu` for the same with `-verified`", "let `public` be at most `gpu`, or raise `verified`", False),
+    ("defaults:", 'overrides: [{match: "*-cpu-*", set: {require: {public: cpu, verified: static}}}]\ndefaults:', "29:56", "torch-2.13.0-cpu-py3.11 would need `cpu` for its tags, and only `static`", "let `public` be at most `static`", False),
+    ("defaults:", 'overrides: [{match: "*", set: {}}]\ndefaults:', "29:31", "`set` is an empty mapping", "known: base, require", True),
     # exclude
     ("defaults:", 'exclude: [{match: "*"}]\ndefaults:', "29:11", "item 1 of `exclude` lacks the required key `reason`", "add", True),
     ("defaults:", 'exclude: [{match: "*", reason: ""}]\ndefaults:', "29:32", "`reason` is an empty string", "give", True),

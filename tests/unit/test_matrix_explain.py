@@ -65,7 +65,7 @@ def test_every_combination_is_listed_with_what_became_of_it(path: Path) -> None:
     ran = run("matrix", "-f", path, "--explain")
     assert ran.exit_code == 0, ran.output
     lines = ran.stdout.splitlines()
-    assert f"{KEPT}  kept  verify=cpu  base=bookworm" in lines
+    assert f"{KEPT}  kept  public=cpu  verified=cpu  base=bookworm" in lines
     assert f"{EXCLUDED}  excluded: not today ({path}:16:13)" in lines
     never = next(index for index, line in enumerate(lines) if line.startswith(f"{NEVER}  impossible: CUDA 12.7"))
     sources = lines[lines.index("sources:") + 1 : lines.index("1 cells, 1 excluded, 1 impossible, 1 unknown")]

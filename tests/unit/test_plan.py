@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 
 from builder.engine.images import ImageSummary
 from builder.lock import BasePin, Bases, Pins
-from builder.matrix import load_matrix
+from builder.matrix import Cell, Level, Policy, load_matrix
 from builder.plan import (
     KEY_LABEL,
     Action,
@@ -30,7 +31,15 @@ PINS = Pins(bases={"bookworm": PIN})
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     data = shipped_data()
-    return render_all(load_matrix(data / "matrix.yaml").cells, data / "dockerfiles")[-1]
+    cells = [cell for cell in load_matrix(data / "matrix.yaml").cells if cell.id == "torch-2.13.0-cpu-py3.11-horovod"]
+    return render_all(cells, data / "dockerfiles")[0]
+
+
+@pytest.fixture(scope="module")
+def cuda(recipe: Recipe) -> Recipe:
+    """The same for a GPU: public after a check on a CPU, verified after one on a GPU."""
+    policy = Policy(public=Level.CPU, verified=Level.GPU)
+    return replace(recipe, cell=replace(recipe.cell, cuda="13.0", policy=policy))
 
 
 def image(number: int, key: str, *tags: str) -> ImageSummary:
@@ -58,8 +67,22 @@ def failed(recipe: Recipe, image_id: str) -> Remembered | None:
     return Remembered(passed=False, reason="horovod.allreduce: wrong sum")
 
 
-def decide(recipe: Recipe, *images: ImageSummary, memory: Memory = nothing_known, **options: bool) -> Action:
-    (action,) = plan([recipe], PINS, images, memory, **options)
+def only_on_a_cpu(recipe: Recipe, image_id: str) -> Remembered | None:
+    return Remembered(passed=True, reached=Level.CPU, unverified=("not verified: no GPU",))
+
+
+def up_to_cpu(cell: Cell) -> Level:
+    return Level.CPU
+
+
+def decide(
+    recipe: Recipe,
+    *images: ImageSummary,
+    memory: Memory = nothing_known,
+    level: Callable[[Cell], Level] = lambda cell: cell.policy.verified,
+    **options: bool,
+) -> Action:
+    (action,) = plan([recipe], PINS, images, memory, level=level, **options)
     return action
 
 
@@ -148,6 +171,61 @@ def test_verified_references_come_last(recipe: Recipe) -> None:
         "imgbuild/pytorch:2.13.0-cpu-py3.11-horovod0.28.1-verified",
         "imgbuild/pytorch:latest-verified",
     )
+
+
+def test_what_cannot_be_verified_here_is_not_planned_to_be(cuda: Recipe) -> None:
+    public = public_references(cuda.cell, verified=False)
+    assert decide(cuda, level=up_to_cpu).tags == public
+    assert decide(cuda, level=lambda cell: Level.GPU).tags == public_references(cuda.cell)
+    assert not any(reference.endswith("-verified") for reference in public)
+
+
+def test_what_passed_without_a_gpu_has_its_public_names_and_needs_nothing(cuda: Recipe) -> None:
+    key = cuda.key(PIN)
+    public = public_references(cuda.cell, verified=False)
+    held = image(1, key, candidate_tag(cuda.cell, key), *public)
+    action = decide(cuda, held, memory=only_on_a_cpu, level=up_to_cpu)
+    assert action.nothing
+    assert action.why == "passed, nothing changed"
+    assert action.last is not None
+    assert (action.last.verified, action.last.unverified) == (False, ("not verified: no GPU",))
+    # The same memory of a cell that passed as verified asks for the rest.
+    assert decide(cuda, held, memory=passed).tags == public_references(cuda.cell)[len(public) :]
+    bare = image(1, key, candidate_tag(cuda.cell, key))
+    assert decide(cuda, bare, memory=only_on_a_cpu).tags == public
+
+
+def test_a_check_of_the_same_content_counts_and_is_named(recipe: Recipe) -> None:
+    key = recipe.key(PIN)
+    first = "sha256:" + "ab" * 32
+
+    def elsewhere(recipe: Recipe, image_id: str) -> Remembered | None:
+        return Remembered(passed=True, image_id=first, when="2026-11-23T12:00:00Z", reused=True)
+
+    held = image(1, key, candidate_tag(recipe.cell, key), *public_references(recipe.cell))
+    action = decide(recipe, held, memory=elsewhere)
+    assert action.nothing
+    assert action.why == "verified, checked 2026-11-23T12:00:00Z as abababababab, nothing changed"
+
+
+def test_what_passed_too_long_ago_is_checked_again(recipe: Recipe) -> None:
+    key = recipe.key(PIN)
+
+    def old(recipe: Recipe, image_id: str) -> Remembered | None:
+        return Remembered(passed=False, expired=True, reason="it was checked in May, more than 30 days ago")
+
+    held = image(1, key, candidate_tag(recipe.cell, key), *public_references(recipe.cell))
+    action = decide(recipe, held, memory=old)
+    assert (action.build, action.check, action.tags) == (False, True, public_references(recipe.cell))
+    assert action.why == "it was checked in May, more than 30 days ago"
+
+
+def test_what_passed_is_checked_again_when_asked_for(recipe: Recipe) -> None:
+    key = recipe.key(PIN)
+    held = image(1, key, candidate_tag(recipe.cell, key), *public_references(recipe.cell))
+    assert decide(recipe, held, memory=passed).check is False
+    action = decide(recipe, held, memory=passed, recheck=True)
+    assert (action.build, action.check) == (False, True)
 
 
 def test_a_candidate_tag_fits_into_a_tag(recipe: Recipe) -> None:

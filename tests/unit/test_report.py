@@ -53,3 +53,42 @@ def test_checks_that_did_not_run_are_shown_with_their_reason() -> None:
         "gpu.scaler",
         "static.pip",
     ]
+
+
+def test_what_is_missing_for_verified_is_in_every_form() -> None:
+    line = "not verified: reached cpu, `-verified` needs gpu: torch.gpu.train.amp did not run: no GPU"
+    outcome = Outcome(
+        cell="c",
+        status=Status.PASSED,
+        checked=True,
+        level="cpu",
+        reached="cpu",
+        public="cpu",
+        verified="gpu",
+        unverified=(line,),
+        references=("r:t",),
+    )
+    report = Report(outcomes=(outcome,))
+    assert report.exit_code == 0
+    assert f"passed     c: checked in 0.0 s\n    {line}\n    r:t\n" in report.to_text()
+    (cell,) = json.loads(report.to_json())["cells"]
+    assert cell["unverified"] == [line]
+    assert (cell["level"], cell["reached"], cell["require"]) == ("cpu", "cpu", {"public": "cpu", "verified": "gpu"})
+    assert cell["reused"] is None
+
+
+def test_a_check_that_was_not_made_again_says_when_and_as_what_it_was() -> None:
+    outcome = Outcome(
+        cell="c", status=Status.VERIFIED, built=True, reused=("2026-11-23T12:00:00Z", "sha256:" + "ab" * 32)
+    )
+    report = Report(outcomes=(outcome,))
+    assert "built in 0.0 s, reused, checked 2026-11-23T12:00:00Z as abababababab\n" in report.to_text()
+    (cell,) = json.loads(report.to_json())["cells"]
+    assert cell["reused"] == {"checked": "2026-11-23T12:00:00Z", "image_id": "sha256:" + "ab" * 32}
+    assert cell["checked"] is False
+
+
+def test_a_failure_is_said_once() -> None:
+    row = CheckLine(name="run.result", status="failed", reason="no result", seconds=0)
+    outcome = Outcome(cell="c", status=Status.FAILED, exit_code=10, reasons=("run.result: no result",), checks=(row,))
+    assert Report(outcomes=(outcome,)).to_text().count("run.result") == 1
