@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.builds import REVISION_LABEL
 from builder.engine.auth import DockerLogins
 from builder.engine.build import BuildRequest, build
 from builder.engine.connection import Engine
@@ -141,7 +142,7 @@ def source_labels(project: Project) -> Mapping[str, str]:
     if not project.shipped and _git(project.root, "ls-files", "--error-unmatch", project.matrix.name):
         revision = _git(project.root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
         if revision:
-            labels["org.opencontainers.image.revision"] = revision
+            labels[REVISION_LABEL] = revision
     return labels
 
 

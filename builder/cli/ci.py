@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.options import load, matrix_options, run_with, select_cells, this_site
+from builder.cli.options import load, matrix_options, note, run_with, select_cells, this_site
+from builder.cli.trust import trusted_keys
 
 if TYPE_CHECKING:
-    from builder.emit.records import Record
+    from builder.emit.records import CellRecord, Record
+    from builder.matrix import Cell, Matrix
+    from builder.project import Project
+    from builder.workshop import Run
 
 REPORT = ".report.json"
 """How the names of the reports of `run`'s builds end, which lie beside the records."""
+
+RUNS = "runs"
+"""The directory beside the records in which the checks leave their files."""
 
 # Every option has a variable, so that no pipeline has to put values into a shell's line.
 CONTEXT = {"auto_envvar_prefix": "IMGBUILD"}
@@ -65,7 +73,8 @@ def run(
 ) -> None:
     """Build, check and push the cells of one job, and leave a record.
 
-    Candidates that the registry holds are pulled first, and then only checked. The exit code is that of `imgbuild
+    Candidates that the registry holds are pulled first, and then only checked. What the checks found is left in `runs`
+    beside the record, and in GitHub Actions in the step's summary. The exit code is that of `imgbuild
     build`.
     """
     from builder.commands import absent_candidates, build_cells
@@ -83,7 +92,7 @@ def run(
     write_output(path, Record(job=job, pushed=push, cells=()).to_json().encode(), 0o644)
     site = this_site()
     said: list[str] = []
-    with run_with(Options(jobs=0, checks=0), "plain", "json") as shown:
+    with run_with(Options(jobs=0, checks=0, runs=records / RUNS), "plain", "json") as shown:
         if push:
             wanted = absent_candidates(shown, project, matrix, selected, bases=bases)
             with Engine.connect(site.engine) as engine:
@@ -93,15 +102,63 @@ def run(
     report = records / f"{job}{REPORT}"
     write_output(report, "\n".join(said).encode(), 0o644)
     found = parse_report("\n".join(said), str(report))
-    if push:
-        # Those that passed are pushed also when others did not: nobody has to build them again.
+    # Those that passed are pushed also when others did not: nobody has to build them again.
+    if push and site.signing_key is not None:
+        found, pushing = _published(replace(shown, echo=said.append), project, matrix, selected, found)
+        code = code or pushing
+    elif push:
+        click.echo(f"nothing is signed: no `signing-key` is named in {site.config} or IMGBUILD_SIGNING_KEY")
         with Engine.connect(site.engine) as engine:
             found = tuple(registry.push(engine, cell) if cell.good else cell for cell in found)
     record = Record(job=job, pushed=push, cells=found)
     write_output(path, record.to_json().encode(), 0o644)
     for cell in record.cells:
         click.echo(f"{cell.status:<10} {cell.cell} {cell.digest}".rstrip())
+        for line in cell.unverified:
+            click.echo(f"           {line}")
+    _summarize(record)
     raise SystemExit(code)
+
+
+def _summarize(record: Record) -> None:
+    """Adds the cells to the summary of the CI system's step, where it has one."""
+    from builder.errors import ConfigError
+    from builder.runs import Unchecked, append_summary, read_run
+
+    made = {cell.cell: read_run(Path(cell.run)) for cell in record.cells if cell.run}
+    runs = [run for run in made.values() if run is not None]
+    unchecked = [
+        Unchecked(name=cell.cell, status=cell.status, reason="; ".join((*cell.reasons, *cell.unverified)))
+        for cell in record.cells
+        if made.get(cell.cell) is None
+    ]
+    try:
+        append_summary(os.environ, runs, unchecked)
+    except ConfigError as error:
+        note(f"warning: {error}")  # the job has done what it was to do
+
+
+def _published(
+    shown: Run, project: Project, matrix: Matrix, selected: tuple[Cell, ...], found: tuple[CellRecord, ...]
+) -> tuple[tuple[CellRecord, ...], int]:
+    """Pushes what passed, with signed evidence beside it, and without names; the records of all, and the exit code."""
+    from builder.publishing import published
+    from builder.report import speaking_code
+
+    good = {cell.cell for cell in found if cell.good}
+    chosen = tuple(cell for cell in selected if cell.id in good)
+    done = {item.cell: item for item in published(shown, project, matrix, chosen, names=False)} if chosen else {}
+    records = []
+    for cell in found:
+        item = done.get(cell.cell)
+        if item is not None:
+            for line in item.to_lines():
+                click.echo(line)
+            cell = replace(cell, digest=item.digest)
+            if item.exit_code:
+                cell = replace(cell, status="failed", exit_code=item.exit_code)
+        records.append(cell)
+    return tuple(records), speaking_code(item.exit_code for item in done.values())
 
 
 @ci.command(context_settings=CONTEXT)
@@ -115,6 +172,9 @@ def gate(jobs: str | None, plan: Path | None, records: Path) -> None:
     planned = _planned(jobs, plan)
     cells = judge(planned, _read(records))
     click.echo(f"{len(cells)} cells of {len(planned)} jobs passed")
+    for cell in cells:
+        for line in cell.unverified:
+            click.echo(f"{cell.cell}: {line}")
 
 
 @ci.command(context_settings=CONTEXT)
@@ -122,7 +182,11 @@ def gate(jobs: str | None, plan: Path | None, records: Path) -> None:
 @_plan
 @_records
 def promote(jobs: str | None, plan: Path | None, records: Path) -> None:
-    """Do what `gate` does, and put the public tags on the digests that passed, without building or pulling."""
+    """Do what `gate` does, and put the public tags on the digests that passed, without building or pulling.
+
+    Where keys are trusted (the site's `trusted-keys`, or its own `signing-key`), an image gets the names that its
+    signed evidence in the registry allows, and without such evidence nothing is named.
+    """
     from builder.emit import registry
     from builder.emit.records import judge
     from builder.engine.connection import Engine
@@ -133,6 +197,12 @@ def promote(jobs: str | None, plan: Path | None, records: Path) -> None:
         if not cell.digest:
             raise ConfigError(f"{cell.cell} was not pushed, so there is nothing to promote", where=str(records))
     site = this_site()
+    keys = trusted_keys(site, (), needed=False)
+    if keys:
+        for line in registry.promote_by_evidence(cells, keys, ca_bundle=site.ca_bundle):
+            click.echo(line)
+        return
+    click.echo(f"nothing is signed: no `trusted-keys` are named in {site.config} or IMGBUILD_TRUSTED_KEYS")
     with Engine.connect(site.engine) as engine:
         for line in registry.promote(engine, cells, ca_bundle=site.ca_bundle):
             click.echo(line)

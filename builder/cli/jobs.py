@@ -132,13 +132,15 @@ def narrowed(
             cells, project, ci.changed_since, repository=repository, warn=lambda text: note(f"warning: {text}")
         )
     if cells and (ci.missing or ci.unpublished):
-        from builder.commands import unfinished_cells, unpublished_cells
+        from builder.commands import unfinished_cells
         from builder.pipeline import Options
 
         with run_with(Options(jobs=0, checks=0), "plain", "json") as run:
             if ci.missing:
                 cells = unfinished_cells(run, project, matrix, cells, bases=ci.bases)
             if cells and ci.unpublished:
+                from builder.unpublished import unpublished_cells
+
                 cells = unpublished_cells(run, project, matrix, cells, bases=ci.bases)
     return cells
 

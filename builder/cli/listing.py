@@ -79,7 +79,9 @@ def text_lines(listing: Listing) -> Iterator[str]:
     """For people."""
     sources = _Sources()
     for cell in listing.cells:
-        yield f"{cell.id}{'  kept' if listing.explain else ''}  verify={cell.verify.value}  base={cell.base.name}"
+        kept = "  kept" if listing.explain else ""
+        policy = cell.policy
+        yield f"{cell.id}{kept}  public={policy.public.value}  verified={policy.verified.value}  base={cell.base.name}"
         if not listing.explain:
             for tag in (*cell.tags, *cell.aliases):
                 yield f"    {cell.repository}:{tag}"
@@ -151,7 +153,12 @@ def _cell(cell: Cell) -> dict[str, object]:
         "python": cell.python,
         "base": cell.base.name,
         "extras": [extra.name for extra in cell.extras],
-        "verify": cell.verify.value,
+        "verify": cell.policy.verified.value,
+        "require": {
+            "public": cell.policy.public.value,
+            "verified": cell.policy.verified.value,
+            "max_age_days": cell.policy.max_age_days,
+        },
         "repository": cell.repository,
         "tags": list(cell.tags),
         "aliases": list(cell.aliases),

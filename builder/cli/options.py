@@ -15,12 +15,12 @@ from builder.exits import cancellable
 
 # Everything that a command alone needs is imported inside it: `imgbuild matrix` must not wait for docker or Jinja2.
 if TYPE_CHECKING:
-    from builder.commands import Run
     from builder.display import Mode
     from builder.matrix import Cell, Matrix
     from builder.pipeline import Options
     from builder.project import Project
     from builder.site import Site
+    from builder.workshop import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -157,7 +157,7 @@ def select_cells(
 @contextmanager
 def run_with(options: Options, progress: Mode, format_: str) -> Iterator[Run]:
     """What a command works with; signals cancel it."""
-    from builder.commands import Run
+    from builder.workshop import Run
 
     with cancellable() as cancel:
         yield Run(

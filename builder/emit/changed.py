@@ -38,8 +38,10 @@ def fingerprints(cells: Iterable[Cell], project: Project) -> Iterator[tuple[Cell
     for recipe in iter_recipes(cells, project):
         cell = recipe.cell
         key = recipe.key(_pin(cell, locks))
+        policy = cell.policy
+        required = [policy.public.value, policy.verified.value, str(policy.max_age_days)]
         names = [cell.repository, *cell.tags, "", *cell.aliases]
-        yield cell, hashlib.sha256("\n".join([key, cell.verify.value, *names]).encode()).hexdigest()
+        yield cell, hashlib.sha256("\n".join([key, *required, *names]).encode()).hexdigest()
 
 
 def changed_cells(

@@ -3,7 +3,8 @@
 A record is a JSON file named after its job:
 
     {"schema": "imgbuild.job/1", "job": ID, "pushed": true,
-     "cells": [{"cell", "status", "exit_code", "candidate", "digest", "references"}]}
+     "cells": [{"cell", "status", "exit_code", "candidate", "digest", "references", "reached", "unverified",
+                "reasons", "run"}]}
 
 It has no cells until they are done.
 
@@ -26,8 +27,12 @@ SCHEMA = "imgbuild.job/1"
 RECORDS = "imgbuild-records"
 """The directory in which the jobs of all systems leave their records."""
 
-GOOD = frozenset({"verified", "unchanged"})
-"""What a cell's status may be: its image passed the check, in this run or before."""
+GOOD = frozenset({"verified", "passed", "unchanged"})
+"""What a cell's status may be: its image passed the check, in this run or before, and has earned its references.
+
+`passed` is an image without what `-verified` needs, such as one for CUDA that no GPU was at hand for: a pipeline with a
+GPU adds that later.
+"""
 
 _ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS},64}}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -43,6 +48,10 @@ class CellRecord:
         candidate: the image's immutable reference.
         digest: what the registry holds under it; empty when it was not pushed.
         references: the public references that the image has earned.
+        reached: the level that it reached; empty when unknown.
+        unverified: what it lacks for `-verified`, one line each.
+        reasons: why it did not pass, or needed nothing; one line each.
+        run: the directory that its check left on the machine of the job; empty when it was not checked in the job.
     """
 
     cell: str
@@ -51,6 +60,10 @@ class CellRecord:
     candidate: str
     digest: str
     references: tuple[str, ...]
+    reached: str = ""
+    unverified: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    run: str = ""
 
     @property
     def good(self) -> bool:
@@ -92,6 +105,10 @@ def parse_record(text: str, where: str) -> Record:
                 candidate=fields.text(cell.get("candidate")),
                 digest=fields.text(cell.get("digest")),
                 references=fields.texts(cell.get("references")),
+                reached=fields.text(cell.get("reached")),
+                unverified=fields.texts(cell.get("unverified")),
+                reasons=fields.texts(cell.get("reasons")),
+                run=fields.text(cell.get("run")),
             )
             for cell in map(fields.mapping, fields.sequence(document.get("cells")))
         ),
@@ -179,11 +196,16 @@ def judge(jobs: Sequence[str], records: Iterable[Record]) -> tuple[CellRecord, .
     doubts += [doubt for record in planned for doubt in _doubts(record)]
     failed = [cell for record in planned for cell in record.cells if not cell.good]
     if failed:
-        names = "\n  ".join(f"{cell.cell}: {cell.status or 'no status'}, exit code {cell.exit_code}" for cell in failed)
-        raise CheckFailed(f"{len(failed)} cells did not pass", hint="\n  ".join([names, *doubts]))
+        lines = [line for cell in failed for line in _failure(cell)]
+        raise CheckFailed(f"{len(failed)} cells did not pass", hint="\n  ".join([*lines, *doubts]))
     if doubts:
         raise CheckIncomplete(f"the plan is not done: {doubts[0]}", hint="\n  ".join(doubts[1:]))
     return tuple(cell for record in planned for cell in record.cells)
+
+
+def _failure(cell: CellRecord) -> Iterator[str]:
+    yield f"{cell.cell}: {cell.status or 'no status'}, exit code {cell.exit_code}"
+    yield from (f"  {reason}" for reason in cell.reasons)
 
 
 def _doubts(record: Record) -> Iterator[str]:

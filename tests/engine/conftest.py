@@ -110,4 +110,4 @@ def built(engine: Engine, prefix: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def good_image(built: Built) -> str:
     """Id of the image of the cell with Horovod, which passed its check."""
-    return str(built.cell("-horovod")["image_id"])
+    return str(built.cell("torch-2.13.0-cpu-py3.11-horovod")["image_id"])

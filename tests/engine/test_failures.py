@@ -96,7 +96,7 @@ def test_an_image_whose_check_fails_gets_no_tag(
     ran = built.run("build", "--only", "extras=one", "--format", "json", cwd=root, state=tmp_path / "state")
     assert ran.code == 10
     (cell,) = ran.json["cells"]
-    assert cell["reasons"] == ["the image has no python3 to run the check with"]
+    assert cell["reasons"] == ["run.result: the image has no python3 to run the check with"]
     assert (cell["built"], cell["checked"], cell["moved"], cell["references"]) == (True, True, [], [])
     assert references(client, built.repository, "2.13.0-one") == []
 
@@ -135,7 +135,7 @@ def test_a_cell_without_an_image_does_not_cost_the_others_their_check(
     ran = built.run("check", "*", "--format", "json", cwd=root, state=tmp_path / "state")
     assert ran.code == 10
     one, two = ran.json["cells"]
-    assert (one["checked"], one["reasons"]) == (True, ["the image has no python3 to run the check with"])
+    assert (one["checked"], one["reasons"]) == (True, ["run.result: the image has no python3 to run the check with"])
     assert (two["checked"], two["exit_code"]) == (False, 18)
     assert "holds no image" in two["reasons"][0]
 

@@ -41,7 +41,7 @@ bases:
 frameworks:
   torch: {image: pytorch, template: small.Dockerfile.j2, channels: {cpu: wheels}}
 channels: {wheels: "https://download.pytorch.org/whl/cpu"}
-defaults: {base: bookworm, verify: static}
+defaults: {base: bookworm, require: {verified: static}}
 tags: ["{version}-{cuda}-py{python}{extras}"]
 aliases: {latest: torch-2.13.0-cpu-py3.11}
 """
@@ -52,6 +52,7 @@ FROM ${BASE}
 {{ site.apt_install(["python-is-python3", "python3-pip"]) }}
 RUN d=/usr/lib/python3/dist-packages/torch-2.13.0.dist-info && mkdir $d \\
     && printf 'Metadata-Version: 2.1\\nName: torch\\nVersion: 2.13.0\\n' > $d/METADATA
+ENV TORCH_HOME=/tmp/torch
 USER 1000:1000
 """
 """What installs and trains in no time: these tests are about what becomes of an image that passed."""

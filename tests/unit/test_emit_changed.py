@@ -125,7 +125,7 @@ def test_nothing_changed_is_nothing_to_do(checkout: Checkout) -> None:
         ("matrix.yaml", "{packages: [dask], named", "{packages: [dask, tensorboard], named", []),
         ("matrix.yaml", '["{version}-py', '["v{version}-py', ALL),
         ("matrix.yaml", "repository: example", "repository: other", ALL),
-        ("matrix.yaml", "defaults: {", "defaults: {verify: static, ", ALL),
+        ("matrix.yaml", "defaults: {", "defaults: {require: {verified: static}, ", ALL),
         ("matrix.yaml", "[tensorboard]]", "[tensorboard], [dask, tensorboard]]", [f"{ALL[1]}-tensorboard"]),
         ("matrix.yaml", "[[], [dask], ", "[[dask], ", []),
     ],

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from some_runs import a_run, check_run
 
 from builder.cli import cli
 from builder.emit.records import judge, parse_record
 from builder.errors import CheckIncomplete
+from builder.matrix import Cell
+from builder.report import Outcome, Report, Status
+from builder.runs import write_run
+from builder.workshop import Run as CommandRun
 
 MATRIX = """\
 version: 1
@@ -81,7 +86,7 @@ def test_shards_select_in_every_format() -> None:
     assert sorted(cell for part in parts for cell in part) == sorted(cells())
     assert {len(part) for part in parts} <= {0, 300, 600}
     for number, part in enumerate(parts, 1):
-        assert output("--shard", f"{number}/3").count("verify=") == len(part)
+        assert output("--shard", f"{number}/3").count("verified=") == len(part)
         assert github("--shard", f"{number}/3")["has_jobs"] == ("true" if part else "false")
     named = cells("*-py3.12-extra1*", "--shard", "1/1")
     assert len(named) == 111
@@ -177,3 +182,46 @@ def test_a_job_with_other_cells_is_refused_before_an_engine_is_asked(
     assert "DOCKER_HOST" in ran(row["id"], row["cells"])
     with pytest.raises(CheckIncomplete, match="was stopped before its cells were done"):
         judge([row["id"]], [parse_record(record.read_text(), record.name)])
+
+
+def test_a_job_leaves_what_its_checks_found_beside_its_record_and_in_the_summary(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGBUILD_STATE_DIR", str(project / "state"))
+    step = project / "step.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    (project / "dockerfiles").mkdir()
+    (project / "dockerfiles/t.Dockerfile.j2").write_text("FROM scratch\n")
+    (row,) = json.loads(github("*-py3.11-extra1")["matrix"])["include"]
+    first, *others = row["cells"].split()
+
+    def build(run: CommandRun, _project: object, _matrix: object, cells: tuple[Cell, ...], *, bases: str) -> int:
+        assert run.options.runs is not None
+        made = a_run(check_run(), name=first)
+        path = write_run(run.options.runs, made, check_run())
+        outcomes = [Outcome(cell=first, status=Status.PASSED, run=str(path), unverified=("no GPU | here",))]
+        outcomes += [
+            Outcome(cell=cell.id, status=Status.INCOMPLETE, exit_code=11, reasons=("torch.import: did not run: x",))
+            for cell in cells
+            if cell.id != first
+        ]
+        run.echo(Report(outcomes=tuple(outcomes)).to_json())
+        return 11 if others else 0
+
+    monkeypatch.setattr("builder.commands.build_cells", build)
+    variables = {"IMGBUILD_JOB": row["id"], "IMGBUILD_CELLS": row["cells"], "IMGBUILD_REPOSITORY": "other"}
+    ran = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables)
+    assert ran.exit_code == (11 if others else 0), ran.output
+    record = parse_record((project / f"imgbuild-records/{row['id']}.json").read_text(), "")
+    assert Path(record.cells[0].run).parent == Path("imgbuild-records/runs")
+    assert (project / record.cells[0].run / "junit.xml").is_file()
+    assert record.cells[0].unverified == ("no GPU | here",)
+    assert all(cell.run == "" and cell.reasons for cell in record.cells[1:])
+    said = step.read_text()
+    assert "### imgbuild check" in said
+    assert all(cell in said for cell in row["cells"].split())
+    # A summary that cannot be written costs no job its success.
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "no/such/place"))
+    again = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables)
+    assert again.exit_code == ran.exit_code
+    assert "warning: " in again.stderr

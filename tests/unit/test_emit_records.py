@@ -96,6 +96,26 @@ def test_a_job_is_refused_before_it_builds_cells_that_no_gate_would_take() -> No
             refuse_other_cells(job, cells)
 
 
+LACKING = "not verified: reached cpu, `-verified` needs gpu: torch.gpu.train.amp did not run: no GPU"
+
+
+def test_an_image_without_a_gpu_passes_with_its_public_names(tmp_path: Path) -> None:
+    passed = cell("c", status="passed", references=("r/i:c",), reached="cpu", unverified=(LACKING,))
+    said = {
+        "schema": "imgbuild.report/1",
+        "cells": [{**vars(passed), "unverified": [LACKING], "references": ["r/i:c"]}],
+    }
+    assert parse_report(json.dumps(said), "f") == (replace(passed, digest=""),)
+    found = record(passed)
+    assert parse_record(found.to_json(), "f") == found
+    assert judge([found.job], [found]) == (passed,)
+    (tmp_path / f"{found.job}.json").write_text(found.to_json())
+    assert gate(tmp_path, "--jobs", found.job) == (0, f"1 cells of 1 jobs passed\nc: {LACKING}\n")
+    # What did not reach its public names is no success, whatever else it says.
+    with pytest.raises(CheckFailed, match="c: incomplete, exit code 11"):
+        judge([found.job], [record(replace(passed, status="incomplete", exit_code=11))])
+
+
 def test_where_records_lie_is_said_once() -> None:
     defaults = {str(param.default) for step in ci.commands.values() for param in step.params if param.name == "records"}
     assert defaults == {RECORDS}
@@ -216,3 +236,12 @@ def test_a_gate_without_jobs_needs_no_records(tmp_path: Path) -> None:
     code, said = gate(tmp_path, "--plan", str(tmp_path / "none.txt"))
     assert code != 0
     assert "none.txt" in said
+
+
+def test_a_gate_that_stays_shut_says_why_each_cell_did_not_pass() -> None:
+    why = "torch.import: did not run: torch is not installed"
+    shut = record(cell("a"), cell("b", status="incomplete", exit_code=11, reasons=(why,)))
+    assert parse_record(shut.to_json(), "") == shut
+    with pytest.raises(CheckFailed) as raised:
+        judge((shut.job,), [shut])
+    assert raised.value.hint.splitlines() == ["b: incomplete, exit code 11", f"    {why}"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,43 @@ def test_waiting_for_a_lock_says_for_whom_and_ends_when_it_is_cancelled(tmp_path
     assert f"process {os.getpid()}" in told[0]
     with FileLock(path, timeout=1, on_wait=tell):
         assert len(told) == 1, "a free lock is not waited for"
+
+
+def test_pruning_asks_only_about_what_is_old_and_only_once_a_day(tmp_path: Path) -> None:
+    records, asked = Records(tmp_path), list[tuple[str, object]]()
+    for name in ("old", "kept", "young"):
+        records.put("checks", name, {"name": name})
+    records.put("other", "old", {"name": "old"})
+    (damaged,) = (path for path in (tmp_path / "records/checks").iterdir() if '"old"' in path.read_text())
+    then = time.time() - 91 * 86400
+    for path in (tmp_path / "records").rglob("*.json"):
+        if '"young"' not in path.read_text():
+            os.utime(path, (then, then))
+
+    def gone(kind: str, document: Mapping[str, object]) -> bool:
+        asked.append((kind, document["name"]))
+        return document["name"] == "old"
+
+    assert records.prune(("checks", "nothing"), days=90, gone=gone) == 1
+    assert sorted(asked) == [("checks", "kept"), ("checks", "old")]
+    assert records.get("checks", "old") is None
+    assert records.get("other", "old") is not None, "not of a kind that was asked about"
+    assert records.get("checks", "kept") is not None
+    assert records.get("checks", "young") is not None
+    assert not damaged.exists()
+    assert records.prune(("other",), days=90, gone=gone) == 0, "the second time on one day"
+    os.utime(tmp_path / "records/.pruned", (then, then))
+    assert records.prune(("other",), days=90, gone=gone) == 1
+
+
+def test_pruning_takes_what_cannot_be_believed_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records(tmp_path)
+    for number in range(5):
+        records.put("checks", str(number), {})
+    then = time.time() - 91 * 86400
+    for number, path in enumerate(sorted((tmp_path / "records/checks").iterdir())):
+        path.write_text("not a record")
+        os.utime(path, (then - number, then - number))
+    monkeypatch.setattr("builder.records._MOST_PRUNED", 2)
+    assert records.prune(("checks",), days=90, gone=lambda kind, document: False) == 2
+    assert len(list((tmp_path / "records/checks").iterdir())) == 3

@@ -1,0 +1,235 @@
+"""The evidence that a registry holds of one image, what of it counts, and what it comes to.
+
+A level is reached when a trusted statement says so and no trusted statement of a later run says that a check failed: a
+failure that was found last outweighs whatever passed before it, at every level. Run the check again to outweigh it in
+turn. Evidence that does not count is kept beside, with the reason: nobody should have to guess why an image is not
+verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from builder.attest import PublicKey, Refusal, Refused, Verified, verify
+from builder.attest.bundle import CAP
+from builder.attest.claims import CheckStatement
+from builder.attest.refusal import malformed
+from builder.attest.statement import TestResult
+from builder.engine.errors import NotInRegistry
+from builder.errors import EvidenceRefused, NotVerified
+from builder.matrix import Level
+from builder.registry.artifacts import BUNDLE_PREDICATE, BUNDLE_TYPE, Artifact, attached, payload
+from builder.registry.client import RepositoryLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trusted:
+    """Evidence that counts, and the artifact that it came in."""
+
+    artifact: str
+    verified: Verified
+
+    @property
+    def check(self) -> CheckStatement | None:
+        """What it says of a run of the suite, when that is what it is about."""
+        return self.verified.check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubtful:
+    """Evidence that does not count: the artifact, what it says that it is, and why not."""
+
+    artifact: str
+    claimed: str
+    why: Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that is attached to an image.
+
+    Attributes:
+        reference: the repository, with the digest.
+        digest: of the image's manifest.
+        trusted: what counts; statements on checks come first, the latest run first.
+        doubtful: what does not.
+    """
+
+    reference: str
+    digest: str
+    trusted: tuple[Trusted, ...]
+    doubtful: tuple[Doubtful, ...]
+
+    @property
+    def checks(self) -> tuple[CheckStatement, ...]:
+        """The trusted statements on runs of the suite, the latest run first."""
+        return tuple(item.check for item in self.trusted if item.check is not None)
+
+    @property
+    def failure(self) -> CheckStatement | None:
+        """The last run in which something failed: what passed before it does not count any more."""
+        return next((check for check in self.checks if check.result is TestResult.FAILED), None)
+
+    @property
+    def best(self) -> CheckStatement | None:
+        """The run that reached the highest level since the last failure, the latest of several; None without one."""
+        found: CheckStatement | None = None
+        for check in self.checks:
+            if check.result is TestResult.FAILED:
+                break
+            if check.reached is not None and (found is None or found.reached is None or found.reached < check.reached):
+                found = check
+        return found
+
+    @property
+    def reached(self) -> Level | None:
+        """The level that the image has reached by what counts; None when it reached none."""
+        return self.best.reached if self.best else None
+
+
+def gather(
+    repository: RepositoryLike,
+    digest: str,
+    keys: Iterable[PublicKey],
+    *,
+    max_age_days: int | None = None,
+    now: datetime | None = None,
+) -> Evidence:
+    """Reads what is attached to an image, and decides what of it counts.
+
+    Args:
+        repository: that holds the image.
+        digest: `sha256:…` of its manifest.
+        keys: those that are trusted; without one nothing counts.
+        max_age_days: how old a check may be; None for any age.
+        now: the time to count from; None for this machine's clock.
+
+    Raises:
+        RegistryError: the registry refused, or gave other bytes than those of a digest.
+    """
+    known = tuple(keys)
+    trusted: list[Trusted] = []
+    doubtful: list[Doubtful] = []
+    for artifact in attached(repository, digest, BUNDLE_TYPE):
+        try:
+            found = verify(
+                _bundle(repository, artifact), known, subject_digest=digest, max_age_days=max_age_days, now=now
+            )
+        except Refused as refused:
+            claimed = artifact.annotations.get(BUNDLE_PREDICATE, "")
+            doubtful.append(Doubtful(artifact=artifact.digest, claimed=claimed, why=refused))
+        else:
+            trusted.append(Trusted(artifact=artifact.digest, verified=found))
+    return Evidence(
+        reference=f"{repository.name}@{digest}",
+        digest=digest,
+        trusted=ordered(trusted),
+        doubtful=tuple(doubtful),
+    )
+
+
+def ordered(items: Iterable[Trusted]) -> tuple[Trusted, ...]:
+    """Statements on checks first, the latest run before earlier ones."""
+    return tuple(sorted(items, key=_latest_first))
+
+
+def require(evidence: Evidence, level: Level) -> CheckStatement:
+    """The run by which an image has reached a level.
+
+    Raises:
+        NotVerified: what counts does not reach it: there is none, it is not enough, or a check failed since.
+        EvidenceRefused: nothing counts, and what is there was refused.
+    """
+    best = evidence.best
+    if best is not None and best.reached is not None and not best.reached < level:
+        return best
+    if not evidence.checks:
+        for item in evidence.doubtful:
+            if item.why.refusal is Refusal.NO_TRUSTED_KEY:
+                raise item.why
+        if evidence.doubtful:
+            reasons = sorted({item.why.message for item in evidence.doubtful})
+            raise EvidenceRefused(
+                f"no evidence of {evidence.reference} counts: {reasons[0]}",
+                hint="\n  ".join([*reasons[1:], *_hints(evidence.doubtful)]),
+            )
+        raise NotVerified(
+            f"nothing says that {evidence.reference} was checked",
+            hint="`imgbuild check --image REPO@DIGEST --attach` checks it, and `imgbuild publish` what was built here",
+        )
+    uncounted = sorted({f"does not count: {item.why.message}" for item in evidence.doubtful})
+    raise NotVerified(
+        f"{evidence.reference} is not verified at {level.value}: {_shortfall(evidence, level)}",
+        hint="\n  ".join(
+            [*uncounted, f"`imgbuild check --image {evidence.reference} --level {level.value} --attach` checks it"]
+        ),
+    )
+
+
+def covering(evidence: Evidence, *, suite: str, level: Level, device: str | None, cell: str) -> Trusted | None:
+    """The trusted run that makes another one needless; None when there is none, or something failed since.
+
+    Args:
+        evidence: of the image, gathered with the age that is allowed.
+        suite: SHA-256 of the suite that would run.
+        level: up to which it would run.
+        device: the kind of device that it would run on; None when nobody can say, and then nothing is needless.
+        cell: that the image would be held to; empty for none, and then one that was held to any counts.
+    """
+    for item in evidence.trusted:
+        check = item.check
+        if check is None or check.result is TestResult.FAILED or device is None:
+            return None
+        same = (check.suite, check.level, check.environment.device) == (suite, level, device)
+        if same and check.result is TestResult.PASSED and cell in ("", check.cell):
+            return item
+    return None
+
+
+def not_run_by_reason(
+    check: CheckStatement, *, above: Level | None = None, up_to: Level | None = None
+) -> Mapping[str, tuple[str, ...]]:
+    """What did not run, of the checks above one level and up to another, or of all: names by reason."""
+    reasons: dict[str, list[str]] = {}
+    for item in check.not_run:
+        if (above is None or above < item.level) and (up_to is None or not up_to < item.level):
+            reasons.setdefault(item.reason, []).append(item.name)
+    return {reason: tuple(names) for reason, names in reasons.items()}
+
+
+def _shortfall(evidence: Evidence, level: Level) -> str:
+    failed, best = evidence.failure, evidence.best
+    if failed is not None and best is None:
+        name = failed.failed[0] if failed.failed else "a check"
+        reason = failed.failures.get(name, "no reason is given")
+        return f"it failed on {failed.finished:%Y-%m-%d %H:%M} UTC: {name}: {reason}"
+    last = best or evidence.checks[0]
+    reached = last.reached.value if last.reached else "no level"
+    since = f" since it failed on {failed.finished:%Y-%m-%d %H:%M} UTC" if failed else ""
+    missing = not_run_by_reason(last, above=last.reached, up_to=level)
+    lacks = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
+    return f"it reached {reached}{since}" + (f". Not run: {lacks}" if lacks else "")
+
+
+def _hints(doubtful: Iterable[Doubtful]) -> list[str]:
+    return sorted({item.why.hint for item in doubtful if item.why.hint})
+
+
+def _latest_first(item: Trusted) -> tuple[bool, float, bool, str]:
+    check = item.check
+    if check is None:
+        return (True, 0.0, True, item.artifact)
+    # Of two runs that ended in one second, the failure is the one to heed.
+    return (False, -check.finished.timestamp(), check.result is not TestResult.FAILED, item.artifact)
+
+
+def _bundle(repository: RepositoryLike, artifact: Artifact) -> bytes:
+    """An artifact's bundle. One that is not there, or is no bundle by its size, must not hide the others."""
+    if artifact.payload.size > CAP:
+        raise malformed(f"it has {artifact.payload.size:,} bytes, more than the {CAP:,} of a bundle")
+    try:
+        return payload(repository, artifact, cap=CAP)
+    except NotInRegistry as error:
+        raise malformed(f"its content is missing in the registry: {error}") from error

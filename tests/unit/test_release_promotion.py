@@ -1,0 +1,274 @@
+"""What an image may be called: by what counts of its evidence, and by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from attesting import NOW, signing_key
+from memory_repository import MemoryRepository
+from releasing import NAMES, REPOSITORY, put, statement
+
+from builder.attest import References, Refusal, Refused, SigningKey
+from builder.attest.statement import TestResult
+from builder.errors import ConfigError, EvidenceRefused, NotVerified
+from builder.matrix import Level
+from builder.registry.values import Manifest
+from builder.release.evidence import Evidence, covering, gather, require
+from builder.release.promotion import Promotion, chosen, names_of, promote
+from builder.release.show import to_document, to_lines
+
+PUBLIC, VERIFIED = NAMES.public, NAMES.verified
+
+
+class Case:
+    """An image in a repository, a trusted key and another one."""
+
+    def __init__(self, directory: Path, *, api: bool = False) -> None:
+        self.repository = MemoryRepository(api=api)
+        self.image: Manifest = self.repository.put_image("candidate-1", diff_ids=("sha256:" + "1" * 64,))
+        self.key: SigningKey = signing_key(directory)
+        self.other: SigningKey = signing_key(directory, name="other")
+
+    @property
+    def digest(self) -> str:
+        return self.image.digest
+
+    def attest(
+        self, *, key: SigningKey | None = None, digest: str = "", tamper: bool = False, **changes: object
+    ) -> None:
+        made = statement(digest or self.digest, **changes)  # type: ignore[arg-type]
+        put(self.repository, self.image, made, key or self.key, tamper=tamper)
+
+    def evidence(self, *, max_age: int | None = None) -> Evidence:
+        return gather(self.repository, self.digest, (self.key.public,), max_age_days=max_age, now=NOW)
+
+    def promote(self, *, level: Level | None = None, max_age: int | None = None) -> Promotion:
+        evidence = self.evidence(max_age=max_age)
+        return promote(self.repository, evidence, names_of(evidence), level=level)
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """What every tag but those of artifacts names."""
+        return {
+            f"{REPOSITORY}:{tag}": digest
+            for tag, digest in self.repository.tagged.items()
+            if not tag.startswith(("sha256-", "candidate-"))
+        }
+
+
+@pytest.fixture(params=[False, True], ids=["list", "api"])
+def case(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
+    return Case(tmp_path, api=bool(request.param))
+
+
+def test_what_reached_gpu_gets_all_its_names_and_only_once(case: Case) -> None:
+    case.attest()
+    case.attest(reached=Level.GPU, days=0.25)
+    before = set(case.repository.blobs)
+    done = case.promote(level=Level.GPU)
+    assert (done.moved, done.level) == ((*PUBLIC, *VERIFIED), Level.GPU)
+    assert case.named == dict.fromkeys((*PUBLIC, *VERIFIED), case.digest)
+    again = case.promote(level=Level.GPU)
+    assert (again.moved, again.unchanged) == ((), done.moved)
+    assert set(case.repository.blobs) == before
+
+
+def test_what_reached_cpu_gets_its_public_names_and_is_told_why_no_more(case: Case) -> None:
+    case.attest()
+    done = case.promote()
+    assert done.moved == PUBLIC
+    assert done.withheld == tuple((name, "it needs level gpu, and cpu is reached") for name in VERIFIED)
+    with pytest.raises(NotVerified, match=r"it reached cpu. Not run: torch\.gpu\.train\.amp: no GPU was given"):
+        case.promote(level=Level.GPU)
+
+
+REFUSED = {
+    "another key": ({"other": True}, Refusal.OTHER_KEY, "not trusted here"),
+    "tampered": ({"tamper": True}, Refusal.TAMPERED, "does not verify"),
+    "another subject": ({"digest": "sha256:" + "9" * 64}, Refusal.OTHER_SUBJECT, "another image"),
+    "too old": ({"days": 31.0}, Refusal.TOO_OLD, "31 days ago"),
+    "from the future": ({"days": -1.0}, Refusal.IN_THE_FUTURE, "still to come"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_evidence_that_does_not_verify_moves_nothing(case: Case, what: str) -> None:
+    changes, refusal, message = REFUSED[what]
+    key = case.other if "other" in changes else case.key
+    case.attest(key=key, reached=Level.GPU, **{name: value for name, value in changes.items() if name != "other"})  # type: ignore[arg-type]
+    evidence = case.evidence(max_age=30)
+    assert [item.why.refusal for item in evidence.doubtful] == [refusal]
+    assert evidence.trusted == ()
+    with pytest.raises(EvidenceRefused, match=message):
+        require(evidence, Level.CPU)
+    with pytest.raises(EvidenceRefused, match=message):
+        promote(case.repository, evidence, names_of(evidence))
+    assert case.named == {}
+    # The twin that differs in nothing else counts.
+    case.attest(reached=Level.GPU)
+    assert case.promote(level=Level.GPU, max_age=30).moved == (*PUBLIC, *VERIFIED)
+
+
+def test_gpu_evidence_of_another_key_does_not_lift_what_a_trusted_one_says(case: Case) -> None:
+    case.attest()
+    case.attest(key=case.other, reached=Level.GPU, days=0.25)
+    assert case.promote().moved == PUBLIC
+    with pytest.raises(NotVerified, match="reached cpu") as raised:
+        case.promote(level=Level.GPU)
+    assert "does not count: the evidence is signed with the key" in raised.value.hint
+
+
+def test_an_image_without_evidence_gets_no_name(case: Case) -> None:
+    with pytest.raises(NotVerified, match="nothing says"):
+        case.promote()
+    with pytest.raises(NotVerified, match="nothing says"):
+        require(case.evidence(), Level.STATIC)
+
+
+def test_a_later_failure_outweighs_every_level_and_a_later_pass_outweighs_that(case: Case) -> None:
+    case.attest(reached=Level.GPU, days=3)
+    assert case.evidence().reached is Level.GPU
+    case.attest(failed=True, days=2)
+    with pytest.raises(NotVerified, match=r"it failed on 2026-02-27 12:00 UTC: torch\.train\.amp: NaN"):
+        case.promote()
+    case.attest(days=1)
+    done = case.promote()
+    # The pass at gpu was before the failure.
+    assert (done.level, done.moved) == (Level.CPU, PUBLIC)
+
+
+def test_an_earlier_failure_does_not_count_any_more(case: Case) -> None:
+    case.attest(failed=True, days=3)
+    case.attest(reached=Level.GPU, days=2)
+    assert case.promote(level=Level.GPU).moved == (*PUBLIC, *VERIFIED)
+
+
+def test_of_a_pass_and_a_failure_in_one_second_the_failure_counts(case: Case) -> None:
+    case.attest(reached=Level.GPU)
+    case.attest(failed=True)
+    assert case.evidence().reached is None
+
+
+def test_a_failure_that_another_key_says_does_not_count(case: Case) -> None:
+    case.attest(days=2)
+    case.attest(failed=True, key=case.other)
+    assert case.promote().moved == PUBLIC
+
+
+def test_a_check_without_a_cell_lifts_the_level_and_names_nothing(case: Case) -> None:
+    case.attest(reached=Level.GPU, cell="", names=References())
+    evidence = case.evidence()
+    assert names_of(evidence) == ()
+    with pytest.raises(ConfigError, match="no name is known"):
+        case.promote()
+    case.attest(days=1)
+    assert case.promote(level=Level.GPU).moved == (*PUBLIC, *VERIFIED)
+
+
+def test_names_in_another_repository_are_refused_before_anything_moves(case: Case) -> None:
+    names = References(public=(PUBLIC[0], "registry.example/team/elsewhere:1.0"))
+    case.attest(names=names)
+    with pytest.raises(ConfigError, match="another repository"):
+        case.promote()
+    assert case.named == {}
+
+
+def test_chosen_tags_need_what_the_evidence_says(case: Case) -> None:
+    case.attest()
+    evidence = case.evidence()
+    names = tuple(chosen(["mine", "mine-verified"], REPOSITORY, evidence, None))
+    assert [name.level for name in names] == [Level.CPU, Level.GPU]
+    # Asking for less does not make less of it.
+    assert [name.level for name in chosen(["x-verified"], REPOSITORY, evidence, Level.CPU)] == [Level.GPU]
+    assert [name.level for name in chosen(["x"], REPOSITORY, evidence, Level.MULTI_GPU)] == [Level.MULTI_GPU]
+    assert promote(case.repository, evidence, names).moved == (f"{REPOSITORY}:mine",)
+    with pytest.raises(ConfigError, match="is no tag"):
+        tuple(chosen(["no tag"], REPOSITORY, evidence, None))
+
+
+def test_a_tag_that_is_moved_while_it_is_put_is_an_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    from builder.engine.errors import RegistryError
+
+    case.attest()
+    evidence = case.evidence()
+    real = case.repository.put_manifest
+    intruder = case.repository.put_image("other", diff_ids=("sha256:" + "2" * 64,))
+
+    def put_and_lose(reference: str, body: bytes, media_type: str) -> str:
+        real(reference, body, media_type)
+        return real(reference, intruder.body, intruder.media_type)
+
+    monkeypatch.setattr(case.repository, "put_manifest", put_and_lose)
+    with pytest.raises(RegistryError, match="reads back as"):
+        promote(case.repository, evidence, names_of(evidence))
+
+
+def covered(case: Case, **changes: object) -> bool:
+    check = case.evidence().checks[0]
+    asked = {"suite": check.suite, "level": Level.CPU, "device": "cpu", "cell": "a-cell"}
+    return covering(case.evidence(max_age=30), **{**asked, **changes}) is not None  # type: ignore[arg-type]
+
+
+def test_what_makes_another_check_needless(case: Case) -> None:
+    case.attest()
+    assert covered(case)
+    assert covered(case, cell="")
+    assert not covered(case, cell="another-cell")
+    assert not covered(case, suite="0" * 64)
+    assert not covered(case, level=Level.GPU)
+    assert not covered(case, device="gpu/NVIDIA H200")
+    assert not covered(case, device=None)
+    case.attest(failed=True, days=0.1)
+    assert not covered(case)
+
+
+def test_what_is_too_old_makes_no_check_needless(case: Case) -> None:
+    case.attest(days=31)
+    assert not covered(case)
+
+
+def test_what_evidence_prints_names_who_what_when_and_what_does_not_count(case: Case) -> None:
+    case.attest(reached=Level.GPU)
+    case.attest(key=case.other)
+    text = "\n".join(to_lines(case.evidence()))
+    for word in (
+        "level: gpu",
+        f"signed by {case.key.id}",
+        "ran on 2026-03-01 00:00 UTC in 60 s",
+        "A processor",
+        "not run: torch.gpu.train.amp: no GPU was given",
+        "does not count: check",
+        "which is not trusted here",
+    ):
+        assert word in text
+    document = to_document(case.evidence())
+    assert document["reached"] == "gpu"
+    assert [item["refused"] for item in document["doubtful"]] == ["other-key"]  # type: ignore[attr-defined]
+    assert document["trusted"][0]["check"]["result"] == TestResult.PASSED.value  # type: ignore[index]
+
+
+def test_without_a_trusted_key_nothing_counts(case: Case) -> None:
+    case.attest()
+    evidence = gather(case.repository, case.digest, (), now=NOW)
+    with pytest.raises(Refused, match="no key is trusted"):
+        require(evidence, Level.STATIC)
+
+
+@pytest.mark.parametrize("damage", ["missing", "huge"])
+def test_evidence_whose_content_cannot_be_read_hides_nothing_else(
+    case: Case, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.attest()
+    case.attest(reached=Level.GPU, days=0.25)
+    assert (len(case.evidence().trusted), case.evidence().doubtful) == (2, ())
+    bundles = {digest: data for digest, data in case.repository.blobs.items() if b"dsseEnvelope" in data}
+    largest = max(bundles, key=lambda digest: len(bundles[digest]))
+    if damage == "missing":
+        del case.repository.blobs[largest]
+    else:
+        monkeypatch.setattr("builder.release.evidence.CAP", len(bundles[largest]) - 1)
+    found = case.evidence()
+    assert len(found.trusted) == 1
+    assert [item.why.refusal for item in found.doubtful] == [Refusal.MALFORMED]
