@@ -220,6 +220,7 @@ PROCESSES = (
         reason="SIGTERM ended the entrypoint",
         script=_entrypoint('"$@"', last="exit $?"),
         settings=Settings(entrypoint=("/usr/bin/tini", "-s", "--", "/opt/imgbuild/entrypoint")),
+        also=("static.processes",),
     ),
     Broken(
         id="no-init",

@@ -11,10 +11,12 @@ from memory_repository import MemoryRepository
 from releasing import NAMES, REPOSITORY, put, statement
 
 from builder.attest import References, Refusal, Refused, SigningKey
+from builder.attest.bundle import CAP
 from builder.attest.statement import TestResult
 from builder.errors import ConfigError, EvidenceRefused, NotVerified
 from builder.matrix import Level
-from builder.registry.values import Manifest
+from builder.registry.artifacts import BUNDLE_TYPE, attach
+from builder.registry.values import Manifest, digest_of
 from builder.release.evidence import Evidence, covering, gather, require
 from builder.release.promotion import Promotion, chosen, names_of, promote
 from builder.release.show import to_document, to_lines
@@ -257,18 +259,14 @@ def test_without_a_trusted_key_nothing_counts(case: Case) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "huge"])
-def test_evidence_whose_content_cannot_be_read_hides_nothing_else(
-    case: Case, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_artifact_whose_content_cannot_be_read_hides_nothing_else(case: Case, damage: str) -> None:
     case.attest()
-    case.attest(reached=Level.GPU, days=0.25)
-    assert (len(case.evidence().trusted), case.evidence().doubtful) == (2, ())
-    bundles = {digest: data for digest, data in case.repository.blobs.items() if b"dsseEnvelope" in data}
-    largest = max(bundles, key=lambda digest: len(bundles[digest]))
+    assert case.evidence().doubtful == ()
+    content = b" " * (CAP + 1 if damage == "huge" else 10)
+    attach(case.repository, case.image.descriptor, artifact_type=BUNDLE_TYPE, payload=content, payload_type=BUNDLE_TYPE)
     if damage == "missing":
-        del case.repository.blobs[largest]
-    else:
-        monkeypatch.setattr("builder.release.evidence.CAP", len(bundles[largest]) - 1)
+        del case.repository.blobs[digest_of(content)]
     found = case.evidence()
-    assert len(found.trusted) == 1
+    assert found.reached is Level.CPU
     assert [item.why.refusal for item in found.doubtful] == [Refusal.MALFORMED]
+    assert ("missing in the registry" if damage == "missing" else "more than the") in found.doubtful[0].why.message
