@@ -82,7 +82,6 @@ HEALTHY = (
             echo 'print("train")' > /workspace/project/train.py
             echo 'echo Welcome' >> /etc/bash.bashrc
         """,
-        whole=True,
     ),
     Healthy(
         id="compiled",

@@ -117,6 +117,11 @@ class Healthy:
     cell: Cell = Cell()
     whole: bool = False
 
+    @property
+    def as_built(self) -> bool:
+        """Whether it does not differ at all."""
+        return not self.script and self.settings == Settings() and self.cell == Cell()
+
 
 def append(path: str, text: str) -> str:
     """Shell lines that append a text to a file, as it is."""

@@ -39,7 +39,12 @@ def test_a_broken_image_fails_and_the_right_check_says_why(workshop: Workshop, v
 
 
 @pytest.mark.parametrize("variant", HEALTHY, ids=lambda variant: variant.id)
-def test_a_healthy_variant_passes(workshop: Workshop, variant: Healthy) -> None:
+def test_a_healthy_variant_passes(workshop: Workshop, built: Built, variant: Healthy) -> None:
+    if variant.as_built:
+        # The whole suite ran in it when it was built, a moment ago.
+        outcome = built.cell(CELLS[variant.base])
+        assert (outcome["status"], outcome["checked"], outcome["reached"]) == ("verified", True, "cpu")
+        return
     image = workshop.make(variant)
     level = Level.CPU if variant.whole else Level.STATIC
     try:

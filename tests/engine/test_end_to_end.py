@@ -47,7 +47,7 @@ def test_every_cell_is_built_checked_and_tagged(built: Built) -> None:
 
 def test_training_ran_in_mixed_precision_and_on_two_horovod_processes(built_horovod: dict[str, Any]) -> None:
     passed = {check["name"] for check in built_horovod["checks"] if check["status"] == "passed"}
-    wanted = {"torch.train.amp", "torch.accumulate", "torch.checkpoint", "tensorboard.events"}
+    wanted = {"torch.train.amp", "torch.accumulate", "torch.checkpoint", "torch.events"}
     wanted |= {"horovod.allreduce", "horovod.broadcast", "horovod.gradients", "horovod.weights"}
     assert wanted <= passed
 

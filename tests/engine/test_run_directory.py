@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Built
 
-from builder.check import CheckOutcome, Status, check_image
+from builder.check import CheckOutcome, Status
 from builder.engine.connection import Engine
 from builder.engine.containers import RunRequest, run
-from builder.engine.images import inspect
 from builder.matrix import Level
-from builder.runs import event_file, latest, run_of, write_run
+from builder.runs import event_file, latest
 from builder.runs.events import single
 
 pytestmark = pytest.mark.engine
@@ -33,13 +33,6 @@ found = {tag: [[event.step, event.wall_time, event.value] for event in accumulat
 with open("/imgbuild-check/results/read.json", "w") as stream:
     json.dump({"scalars": found, "version": accumulator.file_version}, stream)
 """
-
-
-@pytest.fixture(scope="session")
-def trained_image(engine: Engine, request: pytest.FixtureRequest) -> str:
-    """Id of an image with TensorBoard. Which one does not matter: one that was built here before saves minutes."""
-    image = inspect(engine, "imgbuild/pytorch:latest")
-    return image.id if image is not None else str(request.getfixturevalue("good_image"))
 
 
 def read_by_tensorboard(engine: Engine, image: str, name: str, data: bytes) -> dict[str, Any]:
@@ -95,10 +88,10 @@ STARTED = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 NAME = "events.out.tfevents.1795435200.imgbuild"
 
 
-def test_tensorboard_reads_exactly_the_numbers_that_were_written(engine: Engine, trained_image: str) -> None:
+def test_tensorboard_reads_exactly_the_numbers_that_were_written(engine: Engine, good_image: str) -> None:
     data = event_file(CHECKS, STARTED)
     assert data is not None
-    read = read_by_tensorboard(engine, trained_image, NAME, data)
+    read = read_by_tensorboard(engine, good_image, NAME, data)
     assert read["version"] == 2.0
     written = {f"{check.name}/{name}": curve for check in CHECKS for name, curve in check.series.items()}
     assert set(read["scalars"]) == set(written)
@@ -111,37 +104,36 @@ def test_tensorboard_reads_exactly_the_numbers_that_were_written(engine: Engine,
         assert STARTED.timestamp() <= times[0] <= times[-1] <= STARTED.timestamp() + 8.0
 
 
-def test_tensorboard_refuses_a_record_whose_checksum_is_wrong(engine: Engine, trained_image: str) -> None:
+def test_tensorboard_refuses_a_record_whose_checksum_is_wrong(engine: Engine, good_image: str) -> None:
     """The twin of the test above: what it read there, it read because the checksums are right."""
     data = event_file(CHECKS[1:], STARTED)
     assert data is not None
-    whole = read_by_tensorboard(engine, trained_image, NAME, data)
+    whole = read_by_tensorboard(engine, good_image, NAME, data)
     assert len(whole["scalars"]["horovod.weights/allreduce_seconds"]) == 2
     damaged = bytearray(data)
     damaged[-5] ^= 1  # the last byte of the last record's data
-    cut = read_by_tensorboard(engine, trained_image, NAME, bytes(damaged))
+    cut = read_by_tensorboard(engine, good_image, NAME, bytes(damaged))
     assert len(cut["scalars"]["horovod.weights/allreduce_seconds"]) == 1
 
 
-def test_a_real_check_leaves_a_directory_that_says_the_same_everywhere(
-    engine: Engine, trained_image: str, tmp_path: Path
-) -> None:
-    check = check_image(engine, trained_image, None, deadline=600)
-    assert check.result is not None, check.log_tail
-    path = write_run(tmp_path, run_of(check, name="imgbuild/pytorch:latest", image_id=trained_image), check)
-    assert json.loads((path / "result.json").read_bytes())["nonce"] == check.nonce
-    (stored,) = latest(tmp_path, image_id=trained_image)
-    assert stored.path == path
-    assert [found.name for found in stored.run.checks] == [found.name for found in check.verdict.checks]
-    assert stored.run.status is check.verdict.status
+def test_a_real_check_leaves_a_directory_that_says_the_same_everywhere(engine: Engine, built: Built) -> None:
+    """The one that ran when the image was built."""
+    outcome = built.cell("torch-2.13.0-cpu-py3.11-horovod")
+    runs = Path(built.environment["IMGBUILD_STATE_DIR"]) / "runs"
+    stored = latest(runs, image_id=outcome["image_id"])[-1]
+    run, path = stored.run, stored.path
+    assert json.loads((path / "result.json").read_bytes())["nonce"] == run.nonce
+    assert [found.name for found in run.checks] == [check["name"] for check in outcome["checks"]]
+    assert (run.status.value, run.reached) == ("passed", Level.CPU)
     suite = ET.parse(path / "junit.xml").getroot().find("testsuite")
     assert suite is not None
-    assert suite.get("tests") == str(len(check.verdict.checks) + 1)
-    assert (path / "summary.md").read_text().count(f"| {check.verdict.status.value} |") >= 1
-    curves = {f"{found.name}/{name}": curve for found in check.verdict.checks for name, curve in found.series.items()}
+    assert suite.get("tests") == str(len(run.checks) + 1)
+    assert (path / "summary.md").read_text().count("| passed |") >= 1
+    assert json.loads((path / "statement.json").read_bytes())["_type"] == "https://in-toto.io/Statement/v1"
+    curves = {f"{found.name}/{name}": curve for found in run.checks for name, curve in found.series.items()}
     assert any(tag.startswith("torch.train.") and tag.endswith("/loss") for tag in curves)
     (events,) = (path / "events").iterdir()
-    read = read_by_tensorboard(engine, trained_image, events.name, events.read_bytes())
+    read = read_by_tensorboard(engine, str(outcome["image_id"]), events.name, events.read_bytes())
     for tag, curve in curves.items():
         values = [value for _, _, value in read["scalars"].get(tag, [])]
         assert [as_float32(value) for value in values] == [as_float32(value) for value in curve], tag
