@@ -44,6 +44,9 @@ CONTENTS = "contents"
 STATEMENTS = "statements"
 """The kind of record that remembers the statements on runs, for later ones to cite."""
 
+UNKNOWN = "unknown"
+"""The device, in records, of a run on a GPU of which nobody says what it is. Only failures have it."""
+
 KEEP_DAYS = 90
 """Days after which a record may go, when the engine holds no image that it is about."""
 
@@ -157,7 +160,7 @@ class CheckMemory:
     def put(
         self, recipe: Recipe, image_id: str, run: CheckRun, *, user: str = DEFAULT_USER, gpus: bool = False
     ) -> Checked:
-        """Remembers one run of the suite, unless it was on a device of which nobody says what it is.
+        """Remembers one run of the suite, unless it passed on a device of which nobody says what it is.
 
         Args:
             recipe, image_id: the cell, and the image that was checked.
@@ -172,29 +175,30 @@ class CheckMemory:
         level = run.verdict.level
         device = self._reach.device(level, gpus=gpus)
         found = Checked(run=run, image_id=image_id, content=content, device=device, user=user, when=self._now())
-        if found.device is not None:
+        remembered = device or (UNKNOWN if run.verdict.status is VerdictStatus.FAILED else None)
+        if remembered is not None:
             document = {
                 "image_id": image_id,
                 "content": content,
                 "suite": self._suite,
                 "level": level.value,
                 "user": user,
-                "device": found.device,
+                "device": remembered,
                 "when": found.when.isoformat(),
                 "seconds": run.seconds,
                 "nonce": run.nonce,
                 "result": run.raw.decode("utf-8") if run.result is not None else None,
                 "reason": run.verdict.checks[0].reason if run.result is None else "",
             }
-            self._records.put(CHECKS, self._key(content, level, user, found.device), document)
+            self._records.put(CHECKS, self._key(content, level, user, remembered), document)
         self.refresh()
         return found
 
     def recall(self, recipe: Recipe, image_id: str, *, user: str = DEFAULT_USER, gpus: bool = False) -> Checked | None:
         """The last run on an image of this content, as far as checks of the cell go here; None when there was none.
 
-        A later run that failed takes its place, whatever level that went up to: an image that failed last does not
-        count as one that passed.
+        A later run that failed takes its place, whatever level that went up to and on whatever it ran: an image that
+        failed last does not count as one that passed.
 
         Args:
             recipe, image_id: the cell, and the image.
@@ -236,12 +240,10 @@ class CheckMemory:
         if found is None:
             return None
         for other in Level:
-            device = self._reach.device(other)
-            if other is level and device == found.device:
-                continue
-            later = self._made(recipe, content, other, user, device, limit, since=found.when)
-            if later is not None and later.run.verdict.status is VerdictStatus.FAILED:
-                found = later
+            for device in {self._reach.device(other), self._reach.device(other, gpus=True), UNKNOWN}:
+                later = self._made(recipe, content, other, user, device, limit, since=found.when)
+                if later is not None and later.run.verdict.status is VerdictStatus.FAILED:
+                    found = later
         return found
 
     def _made(
@@ -267,7 +269,7 @@ class CheckMemory:
             run=self._run(recipe, document, level, limit),
             image_id=fields.text(document.get("image_id")),
             content=content,
-            device=device,
+            device=None if device == UNKNOWN else device,
             user=user,
             when=when,
             expired=age is not None and self._now() - when > timedelta(days=age),

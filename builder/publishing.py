@@ -30,10 +30,10 @@ from builder.memory import Checked
 from builder.pipeline import Foundry
 from builder.plan import Action
 from builder.project import Project
-from builder.registry.client import Repository
 from builder.release.ledger import Held, Ledger
-from builder.release.promotion import Name
+from builder.release.promotion import named
 from builder.release.publication import Candidate, Publication, Publisher, to_json
+from builder.release.remote import open_repository
 from builder.release.statements import provenance_of, references, subjects
 from builder.report import speaking_code
 from builder.site import Site, redact
@@ -134,7 +134,7 @@ def _publish(action: Action, foundry: Foundry, ledger: Ledger, publisher: Publis
             f"{action.candidate} is no longer the image that passed", hint=f"imgbuild build {action.cell.id}"
         )
     candidate = _candidate(action, foundry, ledger, checked, image)
-    with Repository(action.cell.repository, DockerLogins(), foundry.site.ca_bundle) as repository:
+    with open_repository(action.cell.repository, foundry.site) as repository:
         return publisher.publish(repository, candidate)
 
 
@@ -187,11 +187,6 @@ def _candidate(action: Action, foundry: Foundry, ledger: Ledger, checked: Checke
         )
 
     make[CYCLONEDX] = bill
-    given = references(cell)
-    names = (
-        *(Name(reference=item, level=given.public_level) for item in given.public),
-        *(Name(reference=item, level=given.verified_level) for item in given.verified),
-    )
     return Candidate(
         cell=cell.id,
         reference=action.candidate,
@@ -201,6 +196,6 @@ def _candidate(action: Action, foundry: Foundry, ledger: Ledger, checked: Checke
         push=lambda: push(foundry.engine, action.candidate, DockerLogins()),
         make=make,
         lacking=tuple(lacking),
-        names=names,
+        names=named(references(cell)),
         max_age_days=cell.policy.max_age_days,
     )

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from builder.attest import PublicKey, site_signing_key, site_trusted_keys
 from builder.emit.registry import AT_ONCE, held_digest
-from builder.engine.auth import DockerLogins
 from builder.matrix import Cell, Matrix
 from builder.plan import Action, candidate_tag, public_references
 from builder.project import Project
-from builder.registry.client import Repository
 from builder.release.evidence import gather
+from builder.release.remote import open_repository
 from builder.site import Site
 from builder.workshop import Run, workshop
 
@@ -53,7 +52,7 @@ def unpublished_cells(
 
 def _evident(cell: Cell, digest: str, keys: tuple[PublicKey, ...], site: Site, *, verified: bool) -> bool:
     """Whether trusted evidence says that an image has reached what its names need."""
-    with Repository(cell.repository, DockerLogins(), site.ca_bundle) as repository:
+    with open_repository(cell.repository, site) as repository:
         evidence = gather(repository, digest, keys, max_age_days=cell.policy.max_age_days)
     needed = cell.policy.verified if verified else cell.policy.public
     return evidence.reached is not None and needed <= evidence.reached

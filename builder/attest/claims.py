@@ -22,6 +22,9 @@ from builder.attest.statement import (
 )
 from builder.matrix import Level
 
+_MOST_DAYS = 36500
+"""What `--max-age` takes too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
@@ -223,10 +226,18 @@ def _losses(reader: Reader) -> Losses:
     return Losses(first=reader.number("first"), last=reader.number("last"), steps=int(reader.number("steps")))
 
 
+def _days(reader: Reader) -> int:
+    days = reader.number("max_age_days")
+    if not (0 <= days <= _MOST_DAYS and days.is_integer()):
+        raise malformed(f"max_age_days is {days:g}, no number of days")
+    return int(days)
+
+
 def _references(reader: Reader) -> References:
     return References(
         public=reader.texts("public"),
         verified=reader.texts("verified"),
         public_level=reader.level("public_level"),
         verified_level=reader.level("verified_level"),
+        max_age_days=_days(reader) if reader.has("max_age_days") else None,
     )

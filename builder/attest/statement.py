@@ -83,12 +83,14 @@ class References:
     Attributes:
         public, verified: references, with their repository.
         public_level, verified_level: what the image must have reached to bear them.
+        max_age_days: for how many days a check of it counts towards that; None for ever.
     """
 
     public: tuple[str, ...] = ()
     verified: tuple[str, ...] = ()
     public_level: Level = Level.CPU
     verified_level: Level = Level.GPU
+    max_age_days: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,8 @@ class Checked:
         cell: id of the cell that the image was held to; empty for an image that is no cell's.
         configuration: matrix, lock, recipe and so on, by hash. The suite is added.
         environment: on what it ran.
-        content: the image's content id: `sha256:…` over layers and runtime configuration; empty when not known.
+        content: the image's content id, a SHA-256 in hexadecimal digits over layers and runtime configuration; empty
+            when not known.
         references: what names it may bear.
         reused: SHA-256 of the statement whose result is taken over without another run; None when it ran.
         url: of the CI job, where there is one; without credentials.

@@ -16,7 +16,7 @@ from builder.attest.claims import CheckStatement, Statement, parse_check, parse_
 from builder.attest.dsse import IN_TOTO
 from builder.attest.keys import PublicKey
 from builder.attest.refusal import Refusal, Refused
-from builder.attest.statement import TEST_RESULT
+from builder.attest.statement import TEST_RESULT, TestResult
 
 SKEW = timedelta(hours=1)
 """How far ahead another machine's clock may be. Ages are counted in days, so an hour decides nothing."""
@@ -71,7 +71,8 @@ def verify(
         keys: those that are trusted.
         subject_digest: `sha256:…` of the image that it must be about.
         predicate_type: what it must be; None for any.
-        max_age_days: refuses a check that ended longer ago. A reused result is as old as the run that it cites.
+        max_age_days: refuses a check that ended longer ago. A reused result is as old as the run that it cites. One
+            that failed is refused neither for its age nor for a time that is still to come.
         now: the time to count from; None for this machine's clock.
 
     Raises:
@@ -132,17 +133,33 @@ def _signed_by(bundle: Bundle, keys: tuple[PublicKey, ...]) -> PublicKey:
     )
 
 
+def too_old(check: CheckStatement, max_age_days: int | None, now: datetime) -> Refused | None:
+    """The refusal of a run that ended longer ago than is allowed; None of one that did not, or that failed: what was
+    found broken stays so, however long ago that was, until a later run passes."""
+    if (
+        max_age_days is None
+        or check.result is TestResult.FAILED
+        or now - check.finished <= timedelta(days=max_age_days)
+    ):
+        return None
+    return Refused(
+        Refusal.TOO_OLD,
+        f"the check ended on {check.finished:%Y-%m-%d}, {(now - check.finished).days} days ago; at most {max_age_days} "
+        "are allowed",
+        hint="`imgbuild check --recheck` runs it again",
+    )
+
+
 def _in_time(check: CheckStatement, max_age_days: int | None, now: datetime) -> None:
+    # A failure counts whatever its clock says: else a machine with a wrong one could only ever find images good.
+    if check.result is TestResult.FAILED:
+        return
     if max(check.finished, check.stated) > now + SKEW:
         raise Refused(
             Refusal.IN_THE_FUTURE,
             f"the evidence is of {max(check.finished, check.stated):%Y-%m-%d %H:%M} UTC, which is still to come",
             hint="one of the two machines' clocks is wrong",
         )
-    if max_age_days is not None and now - check.finished > timedelta(days=max_age_days):
-        age = (now - check.finished).days
-        raise Refused(
-            Refusal.TOO_OLD,
-            f"the check ended on {check.finished:%Y-%m-%d}, {age} days ago; at most {max_age_days} are allowed",
-            hint="`imgbuild check --recheck` runs it again",
-        )
+    late = too_old(check, max_age_days, now)
+    if late is not None:
+        raise late

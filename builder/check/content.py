@@ -7,7 +7,7 @@ import json
 
 from builder.engine.images import ImageDetails
 
-CONTENT_FORMAT = "imgbuild-content/1"
+CONTENT_FORMAT = "imgbuild-content/2"
 """Part of every content id: changed when the meaning of its fields changes."""
 
 
@@ -24,6 +24,7 @@ def content_id(details: ImageDetails) -> str:
         "format": CONTENT_FORMAT,
         "layers": list(details.layers) or [details.id],
         "environment": dict(details.environment),
+        "repeated": list(details.repeated),
         "entrypoint": list(details.entrypoint or ()),
         "command": list(details.command or ()),
         "user": details.user,

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 REPORT = ".report.json"
 """How the names of the reports of `run`'s builds end, which lie beside the records."""
 
-RUNS = "runs"
-"""The directory beside the records in which the checks leave their files."""
-
 # Every option has a variable, so that no pipeline has to put values into a shell's line.
 CONTEXT = {"auto_envvar_prefix": "IMGBUILD"}
 
@@ -79,10 +76,11 @@ def run(
     """
     from builder.commands import absent_candidates, build_cells
     from builder.emit import registry
-    from builder.emit.records import Record, parse_report, refuse_other_cells
+    from builder.emit.records import RUNS, Record, parse_report, refuse_other_cells
     from builder.engine.connection import Engine
     from builder.pipeline import Options
     from builder.project import write_output
+    from builder.report import speaking_code
 
     project, matrix = load(matrix_path, repository)
     selected = select_cells(matrix, tuple(cells.split()), (), ())
@@ -99,51 +97,76 @@ def run(
                 for reference in registry.fetch(engine, wanted):
                     click.echo(f"pulled {reference}")
         code = build_cells(replace(shown, echo=said.append), project, matrix, selected, bases=bases)
-    report = records / f"{job}{REPORT}"
-    write_output(report, "\n".join(said).encode(), 0o644)
-    found = parse_report("\n".join(said), str(report))
-    # Those that passed are pushed also when others did not: nobody has to build them again.
-    if push and site.signing_key is not None:
-        found, pushing = _published(replace(shown, echo=said.append), project, matrix, selected, found)
-        code = code or pushing
-    elif push:
-        click.echo(f"nothing is signed: no `signing-key` is named in {site.config} or IMGBUILD_SIGNING_KEY")
-        with Engine.connect(site.engine) as engine:
-            found = tuple(registry.push(engine, cell) if cell.good else cell for cell in found)
+        report = records / f"{job}{REPORT}"
+        write_output(report, "\n".join(said).encode(), 0o644)
+        found = parse_report("\n".join(said), str(report))
+        # Those that passed are pushed also when others did not: nobody has to build them again.
+        if push and site.signing_key is not None:
+            found = _published(replace(shown, echo=said.append), project, matrix, selected, found)
+        elif push:
+            click.echo(f"nothing is signed: no `signing-key` is named in {site.config} or IMGBUILD_SIGNING_KEY")
+            found = _pushed(shown, found)
     record = Record(job=job, pushed=push, cells=found)
     write_output(path, record.to_json().encode(), 0o644)
     for cell in record.cells:
         click.echo(f"{cell.status:<10} {cell.cell} {cell.digest}".rstrip())
-        for line in cell.unverified:
+        for line in (*cell.unverified, *(() if cell.good else cell.reasons)):
             click.echo(f"           {line}")
     _summarize(record)
-    raise SystemExit(code)
+    raise SystemExit(speaking_code((code, *(cell.exit_code for cell in found))))
 
 
 def _summarize(record: Record) -> None:
     """Adds the cells to the summary of the CI system's step, where it has one."""
+    from builder.check import VerdictStatus
     from builder.errors import ConfigError
+    from builder.runs import Run as CheckedRun
     from builder.runs import Unchecked, append_summary, read_run
 
-    made = {cell.cell: read_run(Path(cell.run)) for cell in record.cells if cell.run}
-    runs = [run for run in made.values() if run is not None]
-    unchecked = [
-        Unchecked(name=cell.cell, status=cell.status, reason="; ".join((*cell.reasons, *cell.unverified)))
-        for cell in record.cells
-        if made.get(cell.cell) is None
-    ]
+    runs: list[CheckedRun] = []
+    others: list[Unchecked] = []
+    for cell in record.cells:
+        made = read_run(Path(cell.run)) if cell.run else None
+        if made is not None:
+            runs.append(made)
+        # What passed its check may have failed since: then its run says less than there is to say.
+        if made is None or (made.status is VerdictStatus.PASSED and not cell.good):
+            reason = "; ".join((*cell.reasons, *cell.unverified))
+            others.append(Unchecked(name=cell.cell, status=cell.status, reason=reason))
     try:
-        append_summary(os.environ, runs, unchecked)
+        append_summary(os.environ, runs, others)
     except ConfigError as error:
         note(f"warning: {error}")  # the job has done what it was to do
 
 
+def _pushed(shown: Run, found: tuple[CellRecord, ...]) -> tuple[CellRecord, ...]:
+    """Pushes what passed, unsigned; the records of all. One that is refused does not keep the others."""
+    from builder.emit import registry
+    from builder.engine.connection import Engine
+    from builder.engine.errors import EngineError
+    from builder.errors import ImgbuildError, Interrupted
+    from builder.exits import interrupted_code
+    from builder.site import redact
+
+    records = []
+    with Engine.connect(shown.site.engine) as engine:
+        for cell in found:
+            try:
+                if cell.good and shown.cancel.is_set():
+                    raise Interrupted("not pushed")
+                records.append(registry.push(engine, cell, shown.site) if cell.good else cell)
+            except (EngineError, ImgbuildError) as error:
+                code = interrupted_code() if shown.cancel.is_set() else error.exit_code
+                said = tuple(redact(line.strip(), shown.site) for line in str(error).splitlines())
+                records.append(replace(cell, status="failed", exit_code=code, reasons=said))
+    return tuple(records)
+
+
 def _published(
     shown: Run, project: Project, matrix: Matrix, selected: tuple[Cell, ...], found: tuple[CellRecord, ...]
-) -> tuple[tuple[CellRecord, ...], int]:
-    """Pushes what passed, with signed evidence beside it, and without names; the records of all, and the exit code."""
+) -> tuple[CellRecord, ...]:
+    """Pushes what passed, with signed evidence beside it, and without names; the records of all."""
     from builder.publishing import published
-    from builder.report import speaking_code
 
     good = {cell.cell for cell in found if cell.good}
     chosen = tuple(cell for cell in selected if cell.id in good)
@@ -156,9 +179,9 @@ def _published(
                 click.echo(line)
             cell = replace(cell, digest=item.digest)
             if item.exit_code:
-                cell = replace(cell, status="failed", exit_code=item.exit_code)
+                cell = replace(cell, status="failed", exit_code=item.exit_code, reasons=item.reasons)
         records.append(cell)
-    return tuple(records), speaking_code(item.exit_code for item in done.values())
+    return tuple(records)
 
 
 @ci.command(context_settings=CONTEXT)
@@ -189,7 +212,6 @@ def promote(jobs: str | None, plan: Path | None, records: Path) -> None:
     """
     from builder.emit import registry
     from builder.emit.records import judge
-    from builder.engine.connection import Engine
     from builder.errors import ConfigError
 
     cells = judge(_planned(jobs, plan), _read(records))
@@ -199,13 +221,12 @@ def promote(jobs: str | None, plan: Path | None, records: Path) -> None:
     site = this_site()
     keys = trusted_keys(site, (), needed=False)
     if keys:
-        for line in registry.promote_by_evidence(cells, keys, ca_bundle=site.ca_bundle):
+        for line in registry.promote_by_evidence(cells, keys, site):
             click.echo(line)
         return
     click.echo(f"nothing is signed: no `trusted-keys` are named in {site.config} or IMGBUILD_TRUSTED_KEYS")
-    with Engine.connect(site.engine) as engine:
-        for line in registry.promote(engine, cells, ca_bundle=site.ca_bundle):
-            click.echo(line)
+    for line in registry.promote(cells, site):
+        click.echo(line)
 
 
 def _planned(jobs: str | None, plan: Path | None) -> tuple[str, ...]:

@@ -28,8 +28,9 @@ def promote(
 ) -> None:
     """Give the digest IMAGE the names that it has earned, in its registry.
 
-    Only evidence that verifies is heeded. Which names, and the level that each needs, stand in that evidence, so no
-    matrix is needed; nothing is built, pulled or sent again. Names that the image has not earned stay where they are.
+    Only evidence that verifies is heeded. Which names, the level that each needs and, without --max-age, how old a
+    check may be, stand in that evidence, so no matrix is needed; nothing is built, pulled or sent again. Names that
+    the image has not earned stay where they are.
 
     \b
     Examples:
@@ -45,9 +46,9 @@ def promote(
     trusted = trusted_keys(site, keys)
     wanted = Level(level) if level else None
     with find(image, site, by_digest=True) as remote:
-        evidence = gather(remote.repository, remote.digest, trusted, max_age_days=max_age)
+        evidence = gather(remote.repository, remote.digest, trusted)
         names = tuple(chosen(tags, remote.repository.name, evidence, wanted)) if tags else names_of(evidence)
-        done = promote_image(remote.repository, evidence, names, level=wanted)
+        done = promote_image(remote.repository, evidence.within_age(max_age), names, level=wanted)
     if format_ == "json":
         document = {
             "schema": "imgbuild.promotion/1",

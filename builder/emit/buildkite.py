@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from builder.emit.jobs import CELLS_TEXT, Job, chunks
-from builder.emit.records import RECORDS
+from builder.emit.records import RECORDS, RUNS
 from builder.errors import ConfigError
 
 JOBS_PER_UPLOAD = 500
@@ -57,7 +57,7 @@ def _step(job: Job) -> object:
         "key": f"job-{job.id}",
         "command": "imgbuild ci run",
         "env": {"IMGBUILD_JOB": job.id, "IMGBUILD_CELLS": job.argument},
-        "artifact_paths": [f"{RECORDS}/*.json"],
+        "artifact_paths": [f"{RECORDS}/*.json", f"{RECORDS}/{RUNS}/**/*"],
     }
 
 

@@ -39,7 +39,7 @@ def fingerprints(cells: Iterable[Cell], project: Project) -> Iterator[tuple[Cell
         cell = recipe.cell
         key = recipe.key(_pin(cell, locks))
         policy = cell.policy
-        required = [policy.public.value, policy.verified.value, str(policy.max_age_days)]
+        required = [policy.public.value, policy.verified.value, str(policy.max_age_days), str(cell.budget)]
         names = [cell.repository, *cell.tags, "", *cell.aliases]
         yield cell, hashlib.sha256("\n".join([key, *required, *names]).encode()).hexdigest()
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from builder.emit.jobs import CELLS_TEXT, Job
-from builder.emit.records import RECORDS
+from builder.emit.records import RECORDS, RUNS
 from builder.errors import ConfigError
 
 JOBS = 200
@@ -40,7 +40,11 @@ def gitlab(jobs: Sequence[Job]) -> str:
             "extends": ".imgbuild",
             "stage": "images",
             "script": ["imgbuild ci run"],
-            "artifacts": {"when": "always", "paths": [f"{RECORDS}/"]},
+            "artifacts": {
+                "when": "always",
+                "paths": [f"{RECORDS}/"],
+                "reports": {"junit": f"{RECORDS}/{RUNS}/*/junit.xml"},
+            },
         },
         "gate": {
             "extends": ".imgbuild",

@@ -21,11 +21,15 @@ from dataclasses import asdict, dataclass
 
 from builder.emit.jobs import ID_DIGITS, digest_of
 from builder.engine import fields
+from builder.engine.reference import InvalidReference, Reference
 from builder.errors import CheckFailed, CheckIncomplete, ConfigError
 
 SCHEMA = "imgbuild.job/1"
 RECORDS = "imgbuild-records"
 """The directory in which the jobs of all systems leave their records."""
+
+RUNS = "runs"
+"""The directory beside the records in which the checks leave their files."""
 
 GOOD = frozenset({"verified", "passed", "unchanged"})
 """What a cell's status may be: its image passed the check, in this run or before, and has earned its references.
@@ -97,22 +101,32 @@ def parse_record(text: str, where: str) -> Record:
     return Record(
         job=fields.text(document.get("job")),
         pushed=fields.boolean(document.get("pushed")),
-        cells=tuple(
-            CellRecord(
-                cell=fields.text(cell.get("cell")),
-                status=fields.text(cell.get("status")),
-                exit_code=fields.integer(cell.get("exit_code"), 1),
-                candidate=fields.text(cell.get("candidate")),
-                digest=fields.text(cell.get("digest")),
-                references=fields.texts(cell.get("references")),
-                reached=fields.text(cell.get("reached")),
-                unverified=fields.texts(cell.get("unverified")),
-                reasons=fields.texts(cell.get("reasons")),
-                run=fields.text(cell.get("run")),
-            )
-            for cell in map(fields.mapping, fields.sequence(document.get("cells")))
-        ),
+        cells=tuple(_cell(fields.mapping(cell), where) for cell in fields.sequence(document.get("cells"))),
     )
+
+
+def _cell(cell: Mapping[str, object], where: str) -> CellRecord:
+    found = CellRecord(
+        cell=fields.text(cell.get("cell")),
+        status=fields.text(cell.get("status")),
+        exit_code=fields.integer(cell.get("exit_code"), 1),
+        candidate=fields.text(cell.get("candidate")),
+        digest=fields.text(cell.get("digest")),
+        references=fields.texts(cell.get("references")),
+        reached=fields.text(cell.get("reached")),
+        unverified=fields.texts(cell.get("unverified")),
+        reasons=fields.texts(cell.get("reasons")),
+        run=fields.text(cell.get("run")),
+    )
+    # What was pushed is what will be named.
+    for text in (found.candidate, *found.references) if found.digest else ():
+        try:
+            named = Reference.parse(text)
+        except InvalidReference as error:
+            raise ConfigError(str(error), where=where) from None
+        if not named.tag or named.digest:
+            raise ConfigError(f"{text!r} is no name of an image with a tag", where=where)
+    return found
 
 
 def parse_report(text: str, where: str) -> tuple[CellRecord, ...]:

@@ -1,6 +1,7 @@
 """Candidates between an engine and a registry, and tags in the registry.
 
-Pulling and pushing are the engine's; which digest a name has is asked of the registry itself, before and after.
+Pulling and pushing are the engine's, and so is asking what may be there; what was pushed and named is proven by the
+registry's own bytes.
 """
 
 from __future__ import annotations
@@ -9,24 +10,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from builder.attest import PublicKey
 from builder.emit.records import CellRecord
 from builder.engine.auth import DockerLogins
 from builder.engine.connection import Engine
-from builder.engine.errors import NotInRegistry, RegistryError
+from builder.engine.errors import ImageMissing, NotInRegistry, RegistryError
 from builder.engine.images import inspect, registry_digest
 from builder.engine.transfer import pull
 from builder.engine.transfer import push as push_image
 from builder.errors import ConfigError
-from builder.matrix import Level
 from builder.matrix.forms import VERIFIED_SUFFIX
 from builder.registry.client import Repository
 from builder.registry.images import name as put_name
-from builder.release.evidence import Evidence, gather, require
-from builder.release.promotion import Name, names_of, promoted_lines
+from builder.registry.images import put_image
+from builder.release.evidence import Evidence, gather
+from builder.release.promotion import Name, earned, names_of, promoted_lines
 from builder.release.promotion import promote as promote_image
+from builder.release.remote import open_repository
+from builder.site import Site
 
 AT_ONCE = 8
 """Requests to a registry at once."""
@@ -58,76 +60,87 @@ def fetch(engine: Engine, candidates: Iterable[str]) -> Iterator[str]:
             yield candidate
 
 
-def push(engine: Engine, cell: CellRecord) -> CellRecord:
+def push(engine: Engine, cell: CellRecord, site: Site) -> CellRecord:
     """Pushes the candidate of a cell; returns its record with the digest.
 
     Raises:
+        ImageMissing: the engine does not hold it any more.
         RegistryError: the registry refused, or holds another image under this name, which is never replaced.
     """
-    held = held_digest(engine, cell.candidate)
-    if held is None:
-        pushed = push_image(engine, cell.candidate, DockerLogins())
-        digest = registry_digest(engine, cell.candidate, DockerLogins())
-        if digest != pushed:
-            raise RegistryError(f"{cell.candidate} does not read back as what was pushed, {pushed}, but as {digest}")
-        return replace(cell, digest=digest)
-    if not _is(engine, cell.candidate, held):
-        raise RegistryError(
-            f"the registry holds another image as {cell.candidate}: {held}",
-            hint="another run pushed it meanwhile; run this job again, and it will take and check that one",
+    image = inspect(engine, cell.candidate)
+    if image is None:
+        raise ImageMissing(f"{cell.candidate} is no longer on the engine", hint="run this job again")
+    with open_repository(_repository(cell.candidate), site) as repository:
+        found, _ = put_image(
+            repository,
+            _tag(cell.candidate),
+            lambda: push_image(engine, cell.candidate, DockerLogins()),
+            image_id=image.id,
+            os=image.os,
+            architecture=image.architecture,
         )
-    return replace(cell, digest=held)
+    return replace(cell, digest=found.subject.digest)
 
 
-def _is(engine: Engine, reference: str, digest: str) -> bool:
-    """Whether the engine's image was pushed or pulled as this digest, in whatever way the engine writes its name."""
-    image = inspect(engine, reference)
-    return image is not None and any(name.endswith(f"@{digest}") for name in image.digests)
-
-
-def promote(engine: Engine, cells: Iterable[CellRecord], *, ca_bundle: Path | None = None) -> Iterator[str]:
+def promote(cells: Iterable[CellRecord], site: Site) -> Iterator[str]:
     """Names digests in their registry, public references before the verified ones; yields a line for each.
 
     Raises:
         RegistryError: a candidate is no longer the digest that passed (then nothing was named), or a name does not
             read back as its digest.
+        ConfigError: a name is in another repository than its candidate; then nothing was named.
     """
     cells = tuple(cells)
-    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="registry") as pool:
-        held = pool.map(lambda cell: held_digest(engine, cell.candidate), cells)
-        for cell, now in zip(cells, held, strict=True):
+    for cell in cells:
+        for reference in cell.references:
+            if _repository(reference) != _repository(cell.candidate):
+                raise ConfigError(f"{reference} is in another repository than {cell.candidate}", where=cell.cell)
+    with ExitStack() as opened, ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="registry") as pool:
+        places = dict.fromkeys(_repository(cell.candidate) for cell in cells)
+        there = {place: opened.enter_context(open_repository(place, site)) for place in places}
+
+        def held(cell: CellRecord) -> str | None:
+            return there[_repository(cell.candidate)].digest(_tag(cell.candidate))
+
+        for cell, now in zip(cells, pool.map(held, cells), strict=True):
             if now != cell.digest:
                 raise _moved(cell, now)
+
+        def put(pair: tuple[str, str]) -> str:
+            reference, digest = pair
+            moved = put_name(there[_repository(reference)], digest, _tag(reference))
+            return f"{'moved    ' if moved else 'unchanged'} {reference} {digest}"
+
         for verified in (False, True):
-            names = [(name, cell) for cell in cells for name in cell.references if _verified(name) is verified]
-            yield from pool.map(lambda pair: _name(engine, pair[0], pair[1], ca_bundle), names)
+            names = [(name, cell.digest) for cell in cells for name in cell.references if _verified(name) is verified]
+            yield from pool.map(put, names)
 
 
-def promote_by_evidence(
-    cells: Iterable[CellRecord], keys: tuple[PublicKey, ...], *, ca_bundle: Path | None = None
-) -> Iterator[str]:
+def promote_by_evidence(cells: Iterable[CellRecord], keys: tuple[PublicKey, ...], site: Site) -> Iterator[str]:
     """Names digests in their registry by what signed evidence says of each; yields a line for each name.
 
-    The records only say which digests to look at: what an image may be called, and what it reached, stand in its
-    evidence. No engine is needed.
+    The records only say which digests to look at: what an image may be called, what it reached, and how old that may
+    be, stand in its evidence. No engine is needed.
 
     Raises:
         RegistryError: a candidate is no longer the digest that passed, the registry refused, or a name does not read
             back as its digest.
         NotVerified, EvidenceRefused: the evidence of an image does not reach what its public names need.
+        ConfigError: the evidence of an image names it in another repository, or not at all.
 
     Nothing is named unless the evidence of every cell allows its public names.
     """
     with ExitStack() as opened:
         found: list[tuple[Repository, Evidence, tuple[Name, ...]]] = []
         for cell in cells:
-            repository = opened.enter_context(Repository(_repository(cell.candidate), DockerLogins(), ca_bundle))
-            held = repository.digest(cell.candidate.rpartition(":")[2])
+            repository = opened.enter_context(open_repository(_repository(cell.candidate), site))
+            held = repository.digest(_tag(cell.candidate))
             if held != cell.digest:
                 raise _moved(cell, held)
             evidence = gather(repository, cell.digest, keys)
             names = names_of(evidence)
-            require(evidence, min((name.level for name in names), default=Level.CPU))
+            evidence = evidence.within_age(None)
+            earned(repository.name, evidence, names)
             found.append((repository, evidence, names))
         for repository, evidence, names in found:
             yield from promoted_lines(promote_image(repository, evidence, names))
@@ -140,23 +153,13 @@ def _moved(cell: CellRecord, now: str | None) -> RegistryError:
     )
 
 
-def _name(engine: Engine, reference: str, cell: CellRecord, ca_bundle: Path | None) -> str:
-    before = held_digest(engine, reference)
-    if before == cell.digest:
-        return f"unchanged {reference} {cell.digest}"
-    if _repository(reference) != _repository(cell.candidate):
-        raise ConfigError(f"{reference} is in another repository than {cell.candidate}", where=cell.cell)
-    with Repository(_repository(reference), DockerLogins(), ca_bundle) as repository:
-        put_name(repository, cell.digest, reference.rpartition(":")[2])
-    after = registry_digest(engine, reference, DockerLogins())
-    if after != cell.digest:
-        raise RegistryError(f"{reference} reads back as {after}, and not as {cell.digest}, which passed the check")
-    return f"moved     {reference} {cell.digest}"
-
-
 def _verified(reference: str) -> bool:
     return reference.endswith(VERIFIED_SUFFIX)
 
 
 def _repository(reference: str) -> str:
     return reference.rpartition(":")[0]
+
+
+def _tag(reference: str) -> str:
+    return reference.rpartition(":")[2]

@@ -7,6 +7,7 @@ import json
 import re
 import time
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,14 +28,14 @@ from builder.engine.reference import Reference
 
 _CHUNK = 1 << 20
 _NEVER = datetime.fromtimestamp(0, tz=timezone.utc)
-# As words of their own: a repository may be called team/geofence, and stands in most messages.
 _ABSENT = ("manifest unknown", "name unknown", "not found")
+"""What registries say of an image or a repository that they have not."""
 # What a registry that is busy answers, as engines pass it on: not a statement about the image.
 _BUSY = re.compile(r"unexpected http status: (?:429|5\d\d)|toomanyrequests")
 PAUSES = (0.5, 2.0)
 """Seconds to wait before a registry that was busy is asked again; then its answer counts."""
-"""What registries say of an image or a repository that they have not."""
 
+# As words of their own: a repository may be called team/geofence, and stands in most messages.
 _UNREACHABLE = re.compile(
     r"(?<![\w/.-])(?:no such host|connection refused|timeout|deadline exceeded|temporary failure"
     r"|network is unreachable|no route to host|connection reset|eof|server misbehaving)(?![\w/-])"
@@ -73,6 +74,8 @@ class ImageDetails(ImageSummary):
         tagged: when the engine last gave it a name; None when unknown.
         digests: every `repository@sha256:…` under which a registry is known to hold it, sorted.
         volumes: paths at which its containers get a writable volume of their own, sorted.
+        repeated: the entries `NAME=value` of variables that are set several times, in their order; `environment` has
+            the last of each. Its containers get all of them, and programs differ in which one they take.
     """
 
     layers: tuple[str, ...]
@@ -86,6 +89,7 @@ class ImageDetails(ImageSummary):
     digests: tuple[str, ...]
     tagged: datetime | None
     volumes: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
 
 
 def list_images(engine: Engine, *, label: str | None = None, tagged: bool = True) -> tuple[ImageSummary, ...]:
@@ -113,6 +117,7 @@ def inspect(engine: Engine, reference: str) -> ImageDetails | None:
         raise
     image = fields.mapping(answer)
     config = fields.mapping(image.get("Config"))
+    variables = fields.texts(config.get("Env"))
     return ImageDetails(
         id=fields.text(image.get("Id")),
         tags=_names(image.get("RepoTags")),
@@ -120,7 +125,8 @@ def inspect(engine: Engine, reference: str) -> ImageDetails | None:
         created=_instant(fields.text(image.get("Created"))) or _NEVER,
         size=fields.integer(image.get("Size")),
         layers=fields.texts(fields.mapping(image.get("RootFS")).get("Layers")),
-        environment=dict(_variable(item) for item in fields.texts(config.get("Env"))),
+        environment=dict(map(_variable, variables)),
+        repeated=repeated(variables),
         entrypoint=fields.texts(config.get("Entrypoint")) or None,
         command=fields.texts(config.get("Cmd")) or None,
         user=fields.text(config.get("User")),
@@ -324,6 +330,13 @@ def _summary(image: Mapping[str, object]) -> ImageSummary:
 
 def _names(value: object) -> tuple[str, ...]:
     return tuple(sorted(name for name in fields.texts(value) if not name.startswith("<none>")))
+
+
+def repeated(variables: Iterable[str]) -> tuple[str, ...]:
+    """Those of an image's variables, written `NAME=value`, whose name stands several times, in their order."""
+    entries = tuple(variables)
+    names = Counter(_variable(item)[0] for item in entries)
+    return tuple(item for item in entries if names[_variable(item)[0]] > 1)
 
 
 def _variable(item: str) -> tuple[str, str]:

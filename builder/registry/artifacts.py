@@ -164,10 +164,10 @@ def attached(repository: RepositoryLike, subject: str, artifact_type: str = "") 
     listed = repository.referrers(subject)
     found = {entry.digest: entry for entry in listed or ()}
     # A registry that learnt the API later must list what older clients attached; not every one does.
-    index = _read_index(repository, subject)[0]
+    index, _, is_index = _read_index(repository, subject)
     found |= {entry.digest: entry for entry, _ in index}
     manifests: dict[str, Manifest] = {}
-    if listed is None or index:
+    if listed is None or index or not is_index:
         manifests = _own(repository, subject, known=frozenset(found))
     wanted = {digest for digest, entry in found.items() if _may_be(entry, artifact_type)} | set(manifests)
     if len(wanted) > MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from builder.engine import fields
@@ -116,21 +117,67 @@ def _leads_to_one(repository: RepositoryLike, image: RemoteImage) -> None:
             )
 
 
-def name(repository: RepositoryLike, digest: str, tag: str) -> None:
+def put_image(
+    repository: RepositoryLike,
+    tag: str,
+    push: Callable[[], str],
+    *,
+    image_id: str,
+    os: str = "linux",
+    architecture: str = "amd64",
+) -> tuple[RemoteImage, bool]:
+    """Makes sure that a repository holds an image under a tag that is never moved, and proves that it is the image.
+
+    Args:
+        push: pushes it under that tag; gives the digest that the engine says. Called only where the tag names nothing.
+        image_id, os, architecture: as for `prove`.
+
+    Returns:
+        the image, and whether it was pushed now.
+
+    Raises:
+        RegistryError: the registry refused, or holds another image under this tag, which is never replaced.
+        EngineError: the engine could not push.
+    """
+    held = _held(repository, tag)
+    digest = held or push()
+    if held is None:
+        now = _held(repository, tag)
+        if now != digest:
+            raise RegistryError(
+                f"{repository.name}:{tag} does not read back as what was pushed, {digest}, but as {now or 'nothing'}",
+                hint="somebody else pushed at the same time; nothing was named",
+            )
+    return prove(repository, digest, image_id, os=os, architecture=architecture), held is None
+
+
+def name(repository: RepositoryLike, digest: str, tag: str) -> bool:
     """Gives the manifest with this digest one more name: the same bytes, so that the digest stays; no layer is sent.
+
+    Returns:
+        whether the tag did not name it before.
 
     Raises:
         NotInRegistry: there is no such manifest.
         RegistryError: the registry refused, or the tag reads back as something else.
     """
+    if _held(repository, tag) == digest:
+        return False
     found = _manifest(repository, digest)
     repository.put_manifest(tag, found.body, found.media_type)
-    held = repository.manifest(tag)
-    if held is None or held.digest != digest:
-        now = held.digest if held else "nothing"
+    now = _held(repository, tag)
+    if now != digest:
         raise RegistryError(
-            f"{repository.name}:{tag} reads back as {now}, and not as {digest}", hint="it was moved at the same time"
+            f"{repository.name}:{tag} reads back as {now or 'nothing'}, and not as {digest}",
+            hint="it was moved at the same time",
         )
+    return True
+
+
+def _held(repository: RepositoryLike, tag: str) -> str | None:
+    """What a tag names, by the bytes that a registry gives for it, and not by what it says of them."""
+    found = repository.manifest(tag)
+    return found.digest if found else None
 
 
 def _manifest(repository: RepositoryLike, digest: str) -> Manifest:

@@ -67,7 +67,7 @@ class Proxies:
         if not host or proxy.scheme != "http":
             raise ConfigError(
                 f"the proxy {redact_urls(url)} cannot be used for a registry",
-                where="HTTPS_PROXY",
+                where="`proxies` of the site settings, or HTTPS_PROXY",
                 hint="write http://HOST:PORT",
             )
         headers = {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.engine.errors import RegistryError, RegistryUnreachable
 from builder.engine.urls import redact_urls
@@ -20,10 +22,15 @@ from builder.registry.answers import Answer
 from builder.registry.patience import Busy
 from builder.registry.proxies import Proxies
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _SILENCE = 60.0
 """Seconds that a connection may say nothing."""
 _PROBE = 5.0
 _CHUNK = 1 << 16
+_RECORD = 1 << 14
+"""Bytes of the largest record of TLS (RFC 8446, 5.1)."""
 _IDLE = 8
 """Connections that are kept for later, for each host."""
 _DOCKERS_CERTIFICATES = Path("/etc/docker/certs.d")
@@ -189,9 +196,12 @@ def _exchange(
     deadline: float,
     host: str,
 ) -> tuple[Answer, bool]:
+    connection.response_class = _response_class(deadline, host)
     whole = True
     try:
-        connection.request(method, target, body=body, headers=dict(headers))
+        pieces_sent = None if body is None else _in_time(connection, body, deadline, host)
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        connection.request(method, target, body=pieces_sent, headers={**headers, **length})
     except (BrokenPipeError, ConnectionResetError):
         # A server that refuses a large body answers before it has read it.
         whole = False
@@ -205,13 +215,11 @@ def _exchange(
         response = connection.getresponse()
     expected = response.length
     pieces, size = [], 0
-    # Whatever has come: to wait for a whole piece, a server could drip for ever.
     while piece := response.read1(_CHUNK):
         size += len(piece)
         if size > cap:
             raise RegistryError(f"{host} answers with more than {cap} bytes, which imgbuild does not take")
         pieces.append(piece)
-        _set_timeout(connection, _left(deadline, host))
     if expected is not None and expected != size:
         raise http.client.IncompleteRead(b"", expected - size)
     reusable = whole and not response.will_close
@@ -223,6 +231,49 @@ def _exchange(
         challenges=tuple(response.headers.get_all("WWW-Authenticate") or ()),
     )
     return answer, reusable
+
+
+def _in_time(connection: http.client.HTTPConnection, body: bytes, deadline: float, host: str) -> Iterator[bytes]:
+    """A body in pieces of one TLS record each: the time that is left is set anew for each, so that a server that takes
+    them slowly outlasts no deadline."""
+    for start in range(0, len(body), _RECORD):
+        _set_timeout(connection, _left(deadline, host))
+        yield body[start : start + _RECORD]
+
+
+def _response_class(deadline: float, host: str) -> type[http.client.HTTPResponse]:
+    """Answers of which every read, also of the status line and the headers, ends at a deadline: a socket's own timeout
+    is for a single piece, and a server can drip one byte at a time."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(
+            self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+        ) -> None:
+            super().__init__(sock, debuglevel, method, url)
+            self.fp.close()
+            self.fp = io.BufferedReader(_Timed(sock, lambda: _left(deadline, host)))
+
+    return Response
+
+
+class _Timed(io.RawIOBase):
+    """What comes from a socket; before each read its timeout is what is left."""
+
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._left = left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        self._sock.settimeout(self._left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _headers(response: http.client.HTTPResponse) -> dict[str, str]:

@@ -208,7 +208,7 @@ def _remote_layers(image: RemoteImage, config: Mapping[str, object]) -> tuple[La
 
 def _remote_configuration(config: Mapping[str, object]) -> Configuration:
     own = fields.mapping(config.get("config"))
-    variables = (item.partition("=") for item in fields.texts(own.get("Env")))
+    variables = fields.texts(own.get("Env"))
     return Configuration(
         os=fields.text(config.get("os")),
         architecture=fields.text(config.get("architecture")),
@@ -216,7 +216,7 @@ def _remote_configuration(config: Mapping[str, object]) -> Configuration:
         workdir=fields.text(own.get("WorkingDir")),
         entrypoint=fields.texts(own.get("Entrypoint")),
         command=fields.texts(own.get("Cmd")),
-        environment={name: value for name, _, value in variables},
+        environment=_environment({}, variables),
         labels=fields.text_mapping(own.get("Labels")),
     )
 
@@ -229,9 +229,18 @@ def _configuration(image: ImageDetails) -> Configuration:
         workdir=image.workdir,
         entrypoint=image.entrypoint or (),
         command=image.command or (),
-        environment=image.environment,
+        environment=_environment(image.environment, image.repeated),
         labels=image.labels,
     )
+
+
+def _environment(once: Mapping[str, str], variables: Iterable[str]) -> Mapping[str, str]:
+    """Variables by name; one that is set several times has all its values, since programs differ in which they take."""
+    found: dict[str, list[str]] = {}
+    for item in variables:
+        name, _, value = item.partition("=")
+        found.setdefault(name, []).append(value)
+    return {**once, **{name: ", then ".join(values) for name, values in found.items()}}
 
 
 def _from_run(run: Run) -> Standing:

@@ -2,21 +2,25 @@
 
 A level is reached when a trusted statement says so and no trusted statement of a later run says that a check failed: a
 failure that was found last outweighs whatever passed before it, at every level. Run the check again to outweigh it in
-turn. Evidence that does not count is kept beside, with the reason: nobody should have to guess why an image is not
-verified.
+turn. Which run is later is told by the clocks of the machines that checked. A clock that is wrong may make a run that
+passed count for nothing, but never one that failed: neither its age nor a time that is still to come takes it away, and
+only a run that ends later by what it says outweighs it.
+
+Evidence that does not count is kept beside, with the reason: nobody should have to guess why an image is not verified.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 from builder.attest import PublicKey, Refusal, Refused, Verified, verify
 from builder.attest.bundle import CAP
 from builder.attest.claims import CheckStatement
 from builder.attest.refusal import malformed
-from builder.attest.statement import TestResult
+from builder.attest.statement import TEST_RESULT, References, TestResult
+from builder.attest.trust import SKEW, too_old
 from builder.engine.errors import NotInRegistry
 from builder.errors import EvidenceRefused, NotVerified
 from builder.matrix import Level
@@ -84,6 +88,33 @@ class Evidence:
         return found
 
     @property
+    def stated(self) -> References | None:
+        """What the latest statement about a cell lets the image be called, and for what; None without one."""
+        about = [check for check in self.checks if check.references.public or check.references.verified]
+        # By when it was said, not by when the suite ran: a policy that changed says so about the same run again.
+        return max(about, key=lambda check: check.stated).references if about else None
+
+    def within_age(self, days: int | None, *, now: datetime | None = None) -> Evidence:
+        """Without the runs that ended more days ago, apart from those that failed.
+
+        Args:
+            days: None for what the latest statement about a cell allows, for a machine that has no matrix.
+            now: the time to count from; None for this machine's clock.
+        """
+        if days is None and self.stated is not None:
+            days = self.stated.max_age_days
+        at = now or datetime.now(timezone.utc)
+        trusted: list[Trusted] = []
+        doubtful = list(self.doubtful)
+        for item in self.trusted:
+            late = too_old(item.check, days, at) if item.check is not None else None
+            if late is None:
+                trusted.append(item)
+            else:
+                doubtful.append(Doubtful(artifact=item.artifact, claimed=TEST_RESULT, why=late))
+        return replace(self, trusted=tuple(trusted), doubtful=tuple(doubtful))
+
+    @property
     def reached(self) -> Level | None:
         """The level that the image has reached by what counts; None when it reached none."""
         return self.best.reached if self.best else None
@@ -135,8 +166,11 @@ def ordered(items: Iterable[Trusted]) -> tuple[Trusted, ...]:
     return tuple(sorted(items, key=_latest_first))
 
 
-def require(evidence: Evidence, level: Level) -> CheckStatement:
+def require(evidence: Evidence, level: Level, *, now: datetime | None = None) -> CheckStatement:
     """The run by which an image has reached a level.
+
+    Args:
+        now: this moment, for what is said of a failure that is still to come; None for this machine's clock.
 
     Raises:
         NotVerified: what counts does not reach it: there is none, it is not enough, or a check failed since.
@@ -160,6 +194,12 @@ def require(evidence: Evidence, level: Level) -> CheckStatement:
             hint="`imgbuild check --image REPO@DIGEST --attach` checks it, and `imgbuild publish` what was built here",
         )
     uncounted = sorted({f"does not count: {item.why.message}" for item in evidence.doubtful})
+    failed = evidence.failure
+    if failed is not None and failed.finished > (now or datetime.now(timezone.utc)) + SKEW:
+        uncounted.append(
+            f"by its machine's clock the run that failed ended on {failed.finished:%Y-%m-%d %H:%M} UTC, which is still "
+            "to come: it counts until a run ends later, or until it is removed from the registry"
+        )
     raise NotVerified(
         f"{evidence.reference} is not verified at {level.value}: {_shortfall(evidence, level)}",
         hint="\n  ".join(

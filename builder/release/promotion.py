@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from builder.attest.claims import CheckStatement
+from builder.attest.statement import References
 from builder.engine.reference import InvalidReference, Reference
 from builder.errors import ConfigError
 from builder.matrix import Level
@@ -50,12 +51,14 @@ class Promotion:
 
 def names_of(evidence: Evidence) -> tuple[Name, ...]:
     """The names that the latest statement about a cell gives the image, public ones before the verified ones."""
-    for check in evidence.checks:
-        given = check.references
-        if given.public or given.verified:
-            public = [Name(reference=item, level=given.public_level) for item in given.public]
-            return (*public, *(Name(reference=item, level=given.verified_level) for item in given.verified))
-    return ()
+    given = evidence.stated
+    return named(given) if given else ()
+
+
+def named(given: References) -> tuple[Name, ...]:
+    """The names of a cell with what each needs, public ones before the verified ones."""
+    public = [Name(reference=item, level=given.public_level) for item in given.public]
+    return (*public, *(Name(reference=item, level=given.verified_level) for item in given.verified))
 
 
 def promote(
@@ -67,7 +70,8 @@ def promote(
         repository: that holds the image.
         evidence: of the image; only what counts in it is heeded.
         names: wanted, in the order in which they are put; the strongest claim last.
-        level: what the image must have reached for any name to move; None for the lowest that a name needs.
+        level: what the image must have reached for any name to move, beside the lowest that a name needs; None for
+            that alone.
 
     Raises:
         NotVerified: it has not reached the level.
@@ -77,33 +81,18 @@ def promote(
             the same promotion again completes it.
     """
     wanted = tuple(names)
-    if not wanted:
-        require(evidence, level or Level.STATIC)
-        raise ConfigError(
-            f"no name is known for {evidence.reference}: no trusted statement about a cell names one",
-            hint="name one with --tag",
-        )
-    for item in wanted:
-        if _repository(item.reference) != repository.name:
-            raise ConfigError(
-                f"{item.reference} is in another repository than {evidence.reference}",
-                hint="name the image as its evidence does, or give the tags with --tag",
-            )
-    by = require(evidence, level or min(item.level for item in wanted))
+    by = earned(repository.name, evidence, wanted, level=level)
     assert by.reached is not None
-    moved, unchanged, withheld = [], [], []
+    moved: list[str] = []
+    unchanged: list[str] = []
+    withheld: list[tuple[str, str]] = []
     for item in wanted:
         if by.reached < item.level:
             reason = f"it needs level {item.level.value}, and {by.reached.value} is reached"
             withheld.append((item.reference, reason))
             continue
-        tag = item.reference.rpartition(":")[2]
-        held = repository.manifest(tag)
-        if held is not None and held.digest == evidence.digest:
-            unchanged.append(item.reference)
-            continue
-        name(repository, evidence.digest, tag)
-        moved.append(item.reference)
+        put = name(repository, evidence.digest, item.reference.rpartition(":")[2])
+        (moved if put else unchanged).append(item.reference)
     return Promotion(
         digest=evidence.digest,
         level=by.reached,
@@ -112,6 +101,34 @@ def promote(
         unchanged=tuple(unchanged),
         withheld=tuple(withheld),
     )
+
+
+def earned(
+    repository: str, evidence: Evidence, wanted: tuple[Name, ...], *, level: Level | None = None
+) -> CheckStatement:
+    """The run by which an image has earned at least one of the names; nothing is moved.
+
+    Args:
+        repository: that holds the image.
+        evidence, wanted, level: as for `promote`.
+
+    Raises:
+        NotVerified, EvidenceRefused, ConfigError: as for `promote`.
+    """
+    if not wanted:
+        require(evidence, level or Level.STATIC)
+        raise ConfigError(
+            f"no name is known for {evidence.reference}: no trusted statement about a cell names one",
+            hint="name one with --tag",
+        )
+    for item in wanted:
+        if item.reference.rpartition(":")[0] != repository:
+            raise ConfigError(
+                f"{item.reference} is in another repository than {evidence.reference}",
+                hint="name the image as its evidence does, or give the tags with --tag",
+            )
+    lowest = min(item.level for item in wanted)
+    return require(evidence, max(lowest, level or lowest))
 
 
 def promoted_lines(done: Promotion) -> Iterator[str]:
@@ -124,26 +141,22 @@ def promoted_lines(done: Promotion) -> Iterator[str]:
 def chosen(tags: Iterable[str], repository: str, evidence: Evidence, level: Level | None) -> Iterator[Name]:
     """Names for tags that somebody gave on the command line.
 
-    One that ends in `-verified` needs no less than what the latest trusted statement about a cell says, whatever
-    level was asked for.
+    A tag that the latest trusted statement about a cell gives the image needs what that says, and one that ends in
+    `-verified` no less than the cell's, whatever level was asked for.
 
     Raises:
         ConfigError: a tag is malformed.
     """
-    stated = next((check.references for check in evidence.checks if check.references.public), None)
-    public = stated.public_level if stated else Level.CPU
-    verified = stated.verified_level if stated else Level.GPU
+    stated = evidence.stated or References()
+    known = {item.reference: item.level for item in named(stated)}
     for tag in tags:
         reference = f"{repository}:{tag}"
         try:
             Reference(repository=repository, tag=tag)
         except InvalidReference as error:
             raise ConfigError(str(error), where="--tag") from None
-        needed = level or public
+        needed = level or stated.public_level
+        needed = max(needed, known.get(reference, needed))
         if tag.endswith(VERIFIED_SUFFIX):
-            needed = max(needed, verified)
+            needed = max(needed, stated.verified_level)
         yield Name(reference=reference, level=needed)
-
-
-def _repository(reference: str) -> str:
-    return reference.rpartition(":")[0]

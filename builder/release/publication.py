@@ -18,12 +18,12 @@ from datetime import datetime, timezone
 from builder.attest import MEDIA_TYPE, PublicKey, SigningKey, sign, statement_sha256
 from builder.attest.claims import parse_statement
 from builder.attest.reading import rfc3339
-from builder.engine.errors import EngineError, RegistryError
+from builder.engine.errors import EngineError
 from builder.errors import ImgbuildError
 from builder.matrix import Level
 from builder.registry.artifacts import BUNDLE_CONTENT, BUNDLE_PREDICATE, BUNDLE_TYPE, CREATED, attach
 from builder.registry.client import RepositoryLike
-from builder.registry.images import prove
+from builder.registry.images import put_image
 from builder.registry.values import Descriptor
 from builder.release.evidence import Evidence, gather
 from builder.release.promotion import Name, Promotion, promote
@@ -218,20 +218,20 @@ class Publisher:
 
     def _put(self, repository: RepositoryLike, candidate: Candidate) -> tuple[Descriptor, bool]:
         """Makes sure that the registry has the image; returns its manifest, proven, and whether it was pushed now."""
-        held = repository.manifest(candidate.tag)
-        digest = held.digest if held else ""
-        if held is None:
+
+        def push() -> str:
             self.note(candidate.cell, f"pushing {candidate.reference}")
-            digest = candidate.push()
-            now = repository.manifest(candidate.tag)
-            if now is None or now.digest != digest:
-                raise RegistryError(
-                    f"{candidate.reference} does not read back as what was pushed, {digest}, but as "
-                    f"{now.digest if now else 'nothing'}",
-                    hint="somebody else pushed at the same time; nothing was named",
-                )
-        found = prove(repository, digest, candidate.image_id, os=candidate.os, architecture=candidate.architecture)
-        return found.subject, held is None
+            return candidate.push()
+
+        found, pushed = put_image(
+            repository,
+            candidate.tag,
+            push,
+            image_id=candidate.image_id,
+            os=candidate.os,
+            architecture=candidate.architecture,
+        )
+        return found.subject, pushed
 
     def _attach(self, repository: RepositoryLike, subject: Descriptor, candidate: Candidate) -> tuple[Attached, ...]:
         """Attaches the statements that are not there yet, signed with this very key."""

@@ -8,10 +8,23 @@ from dataclasses import dataclass
 
 from builder.engine.auth import DockerLogins
 from builder.engine.errors import NotInRegistry
-from builder.engine.reference import Reference
+from builder.engine.reference import InvalidReference, Reference
 from builder.errors import ConfigError
 from builder.registry.client import Repository
+from builder.registry.proxies import Proxies
 from builder.site import Site
+
+
+def open_repository(name: str, site: Site) -> Repository:
+    """A repository, reached as this machine reaches what is outside: with its proxies, certificates and logins.
+
+    Raises:
+        ConfigError: `name` is malformed, has a tag or a digest, or names a host that cannot be.
+    """
+    try:
+        return Repository(name, DockerLogins(), site.ca_bundle, proxies=Proxies.of(site.proxies))
+    except InvalidReference as error:
+        raise ConfigError(str(error), hint="write HOST[:PORT]/PATH, such as registry.example.com/team/image") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +34,10 @@ class Remote:
     Attributes:
         repository: that holds it; open for as long as `find` says.
         digest: `sha256:…` of its manifest.
-        named: by which tag it was asked for; empty when by its digest.
     """
 
     repository: Repository
     digest: str
-    named: str
 
     @property
     def reference(self) -> str:
@@ -46,7 +57,7 @@ def find(reference: str, site: Site, *, by_digest: bool = False) -> Iterator[Rem
 
     Raises:
         InvalidReference: `reference` is malformed.
-        ConfigError: it has a tag where a digest is needed.
+        ConfigError: it has a tag where a digest is needed, or names a host that cannot be.
         NotInRegistry: the registry has no such image.
         RegistryError: the registry refused, or is unreachable.
     """
@@ -57,9 +68,9 @@ def find(reference: str, site: Site, *, by_digest: bool = False) -> Iterator[Rem
             f"{reference} is a name, which can be moved at any time",
             hint="name the image by its digest: REPOSITORY@sha256:…; `imgbuild evidence` prints it",
         )
-    with Repository(parsed.repository, DockerLogins(), site.ca_bundle) as repository:
+    with open_repository(parsed.repository, site) as repository:
         # Evidence can lie beside an image that is gone.
         found = repository.digest(digest or parsed.tag or "latest")
         if found is None:
             raise NotInRegistry(f"there is no {reference} in its registry")
-        yield Remote(repository=repository, digest=digest or found, named=parsed.tag or "")
+        yield Remote(repository=repository, digest=digest or found)

@@ -125,5 +125,9 @@ def _check(check: CheckStatement) -> Mapping[str, object]:
             name: {"first": item.first, "last": item.last, "steps": item.steps} for name, item in check.losses.items()
         },
         "durations": dict(check.durations),
-        "references": {"public": list(check.references.public), "verified": list(check.references.verified)},
+        "references": {
+            "public": list(check.references.public),
+            "verified": list(check.references.verified),
+            "max_age_days": check.references.max_age_days,
+        },
     }

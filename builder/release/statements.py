@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -59,7 +60,8 @@ def configuration(project: Project, recipe: Recipe, key: str | None = None) -> t
     except OSError as error:
         raise StateError(f"{project.matrix} cannot be read: {error.strerror or error}") from error
     hashes = {
-        project.matrix.name: hashlib.sha256(matrix).hexdigest(),
+        # A file's name may have bytes that are no UTF-8, which no JSON can hold.
+        os.fsencode(project.matrix.name).decode("utf-8", "replace"): hashlib.sha256(matrix).hexdigest(),
         **lock_hashes(project, recipe),
         "Dockerfile": hashlib.sha256(recipe.dockerfile.encode()).hexdigest(),
     }
@@ -81,6 +83,7 @@ def references(cell: Cell, repository: str = "") -> References:
         verified=tuple(name + VERIFIED_SUFFIX for name in plain),
         public_level=cell.policy.public,
         verified_level=cell.policy.verified,
+        max_age_days=cell.policy.max_age_days,
     )
 
 
@@ -159,9 +162,7 @@ def check_of(
     )
 
 
-def provenance_of(
-    record: BuildRecord, cell: Cell, info: EngineInfo, *, about: tuple[Subject, ...], builder: str = "", url: str = ""
-) -> bytes:
+def provenance_of(record: BuildRecord, cell: Cell, info: EngineInfo, *, about: tuple[Subject, ...]) -> bytes:
     """The statement on a build that this machine remembers.
 
     Args:
@@ -169,8 +170,6 @@ def provenance_of(
         cell: the cell that it was for.
         info: the engine's.
         about: the image.
-        builder: a URI that names who built; empty for somebody's machine.
-        url: of the CI job; empty for none.
     """
     commit = _COMMIT.fullmatch(record.revision)
     files = {**record.files, **record.locks}
@@ -190,8 +189,6 @@ def provenance_of(
             version=__version__,
             engine=info.version,
             platform=f"{info.os}/{info.architecture}",
-            builder=builder,
-            invocation=url,
             started=instant(record.started),
             finished=instant(record.finished),
         )

@@ -355,6 +355,41 @@ def test_a_body_that_drips_ends_at_the_deadline() -> None:
         assert time.monotonic() - started < 5
 
 
+def drips_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    for _ in range(100):
+        try:
+            handler.wfile.write(b"x")
+        except OSError:
+            break
+        time.sleep(0.1)
+    handler.close_connection = True
+
+
+def test_headers_that_drip_end_at_the_deadline() -> None:
+    with serving(drips_headers) as server:
+        started = time.monotonic()
+        with pytest.raises(RegistryUnreachable, match="in time"):
+            repository(server, deadline=1.0).manifest(DIGEST)
+        assert time.monotonic() - started < 5
+
+
+def test_a_body_that_is_taken_slowly_ends_at_the_deadline() -> None:
+    def sips(handler: Handler) -> None:
+        for _ in range(100):
+            if not handler.rfile.read(1 << 16):
+                break
+            time.sleep(0.1)
+        handler.close_connection = True
+
+    sips.early = True  # type: ignore[attr-defined]
+    with serving(sips) as server:
+        started = time.monotonic()
+        with pytest.raises(RegistryUnreachable, match="in time"):
+            repository(server, deadline=1.0).put_manifest("latest", b"x" * (64 << 20), OCI_MANIFEST)
+        assert time.monotonic() - started < 5
+
+
 def in_chunks(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Type", OCI_MANIFEST)

@@ -25,6 +25,7 @@ from builder.emit.registry import promote, push
 from builder.engine.connection import Engine
 from builder.engine.errors import RegistryError
 from builder.engine.images import inspect, registry_digest, tag
+from builder.site import Site
 
 pytestmark = pytest.mark.engine
 
@@ -59,6 +60,11 @@ USER 1000:1000
 
 OWNER = "An-Owner/A-Project"
 JOB = {"inputs.bases": "auto", "matrix.cells": CELL, "matrix.id": digest_of([CELL])[:10]}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(state_dir=tmp_path / "state", config=tmp_path / "site.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -309,33 +315,35 @@ def candidate(engine: Engine, address: str, name: str, image_id: str) -> CellRec
     )
 
 
-def test_a_candidate_is_pushed_once_and_never_replaced(engine: Engine, address: str, two: tuple[str, str]) -> None:
-    first = push(engine, candidate(engine, address, "once", two[0]))
+def test_a_candidate_is_pushed_once_and_never_replaced(
+    engine: Engine, address: str, two: tuple[str, str], site: Site
+) -> None:
+    first = push(engine, candidate(engine, address, "once", two[0]), site)
     assert first.digest == registry_digest(engine, first.candidate)
-    assert push(engine, first) == first
+    assert push(engine, first, site) == first
     other = candidate(engine, address, "once", two[1])
-    with pytest.raises(RegistryError, match="holds another image as"):
-        push(engine, other)
+    with pytest.raises(RegistryError, match="is not the image that was checked"):
+        push(engine, other, site)
     assert registry_digest(engine, first.candidate) == first.digest
     assert tags_of(address, "once") == {first.candidate.rpartition(":")[2]}
 
 
 def test_what_moved_since_it_passed_is_not_promoted(
-    engine: Engine, address: str, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    engine: Engine, address: str, two: tuple[str, str], site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in buildx_environment().items():
         monkeypatch.setenv(name, value)
-    good = push(engine, candidate(engine, address, "good", two[0]))
-    moved = push(engine, candidate(engine, address, "moved", two[0]))
+    good = push(engine, candidate(engine, address, "good", two[0]), site)
+    moved = push(engine, candidate(engine, address, "moved", two[0]), site)
     tag(engine, two[1], moved.candidate)
     subprocess.run(["docker", "push", "--quiet", moved.candidate], check=True, capture_output=True, timeout=120)
     with pytest.raises(RegistryError, match="nothing was promoted"):
-        list(promote(engine, [good, moved]))
+        list(promote([good, moved], site))
     assert tags_of(address, "good") == {good.candidate.rpartition(":")[2]}
-    lines = list(promote(engine, [good]))
+    lines = list(promote([good], site))
     assert [line.split()[:2] for line in lines] == [["moved", reference] for reference in good.references]
     assert {registry_digest(engine, reference) for reference in good.references} == {good.digest}
-    assert [line.split()[0] for line in promote(engine, [good])] == ["unchanged", "unchanged"]
+    assert [line.split()[0] for line in promote([good], site)] == ["unchanged", "unchanged"]
     image = inspect(engine, two[0])
     assert image is not None
     assert image.id == two[0]

@@ -22,6 +22,10 @@ class MemoryRepository:
     def manifest(self, reference: str) -> Manifest | None:
         return self.manifests.get(self.tagged.get(reference, reference))
 
+    def digest(self, reference: str) -> str | None:
+        found = self.manifest(reference)
+        return found.digest if found else None
+
     def put_manifest(self, reference: str, body: bytes, media_type: str) -> str:
         digest = digest_of(body)
         self.manifests[digest] = Manifest(media_type=media_type, body=body)

@@ -85,6 +85,7 @@ def test_what_a_check_cannot_see_changes_no_content(change: dict[str, Any]) -> N
         {"os": "windows"},
         {"architecture": "arm64"},
         {"volumes": ("/data",)},
+        {"repeated": ("LANG=D", "LANG=C")},
     ],
 )
 def test_what_a_check_can_see_does(change: dict[str, Any]) -> None:
@@ -293,6 +294,29 @@ def test_a_gpu_of_which_nobody_says_what_it_is_is_not_remembered(make: Make, cud
     assert memory.put(cuda, FIRST, ran(cuda, Level.GPU)).device is None
     assert memory.get(cuda, FIRST) is None
     assert not list((tmp_path / "records/checks").glob("*"))
+
+
+def test_what_failed_there_or_with_gpus_at_hand_counts_all_the_same(make: Make, recipe: Recipe, cuda: Recipe) -> None:
+    hour = timedelta(hours=1)
+    failure = {"torch.version": "loads no more"}
+    make().put(cuda, FIRST, ran(cuda, Level.CPU, limit=HERE.level(cuda.cell)[1]))
+    assert make().get(cuda, FIRST) is not None
+    made = make(Reach(gpu=True, architecture="amd64"), later=hour).put(cuda, FIRST, ran(cuda, Level.GPU, **failure))
+    assert made.device is None
+    known = make().recall(cuda, FIRST)
+    assert known is not None
+    assert (known.run.verdict.status, known.device, known.when) == (VerdictStatus.FAILED, None, NOW + hour)
+    here = Reach(gpu=True, architecture="amd64", gpus=("NVIDIA H200",))
+    make(here).put(recipe, CHILD, ran(recipe))
+    make(here, later=hour).put(recipe, CHILD, ran(recipe, Level.CPU, **failure), gpus=True)
+    known = make(here).recall(recipe, CHILD)
+    assert known is not None
+    assert known.run.verdict.status is VerdictStatus.FAILED
+    # A run that passes later outweighs it.
+    make(here, later=2 * hour).put(recipe, CHILD, ran(recipe))
+    known = make(here).recall(recipe, CHILD)
+    assert known is not None
+    assert known.counts
 
 
 def test_a_cuda_cell_without_a_gpu_is_remembered_as_what_it_is(make: Make, cuda: Recipe) -> None:

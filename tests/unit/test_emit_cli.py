@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from click.testing import CliRunner, Result
 from some_runs import a_run, check_run
 
 from builder.cli import cli
-from builder.emit.records import judge, parse_record
-from builder.errors import CheckIncomplete
+from builder.emit.records import CellRecord, Record, judge, parse_record
+from builder.engine.errors import RegistryError
+from builder.errors import CheckFailed, CheckIncomplete
 from builder.matrix import Cell
 from builder.report import Outcome, Report, Status
 from builder.runs import write_run
@@ -184,15 +187,25 @@ def test_a_job_with_other_cells_is_refused_before_an_engine_is_asked(
         judge([row["id"]], [parse_record(record.read_text(), record.name)])
 
 
-def test_a_job_leaves_what_its_checks_found_beside_its_record_and_in_the_summary(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def step(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The summary of a step of GitHub's, on a machine of which nothing is set, for a project that renders."""
     monkeypatch.setenv("IMGBUILD_STATE_DIR", str(project / "state"))
-    step = project / "step.md"
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "step.md"))
+    monkeypatch.delenv("IMGBUILD_SIGNING_KEY", raising=False)
     (project / "dockerfiles").mkdir()
     (project / "dockerfiles/t.Dockerfile.j2").write_text("FROM scratch\n")
-    (row,) = json.loads(github("*-py3.11-extra1")["matrix"])["include"]
+    return project / "step.md"
+
+
+def variables(row: dict[str, str]) -> dict[str, str]:
+    return {"IMGBUILD_JOB": row["id"], "IMGBUILD_CELLS": row["cells"], "IMGBUILD_REPOSITORY": "other"}
+
+
+def test_a_job_leaves_what_its_checks_found_beside_its_record_and_in_the_summary(
+    project: Path, step: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = json.loads(github("--max-jobs", "1", "*-py3.11-extra1", "*-py3.12-extra1")["matrix"])["include"]
     first, *others = row["cells"].split()
 
     def build(run: CommandRun, _project: object, _matrix: object, cells: tuple[Cell, ...], *, bases: str) -> int:
@@ -206,22 +219,130 @@ def test_a_job_leaves_what_its_checks_found_beside_its_record_and_in_the_summary
             if cell.id != first
         ]
         run.echo(Report(outcomes=tuple(outcomes)).to_json())
-        return 11 if others else 0
+        return 11
 
     monkeypatch.setattr("builder.commands.build_cells", build)
-    variables = {"IMGBUILD_JOB": row["id"], "IMGBUILD_CELLS": row["cells"], "IMGBUILD_REPOSITORY": "other"}
-    ran = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables)
-    assert ran.exit_code == (11 if others else 0), ran.output
+    ran = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables(row))
+    assert ran.exit_code == 11, ran.output
     record = parse_record((project / f"imgbuild-records/{row['id']}.json").read_text(), "")
     assert Path(record.cells[0].run).parent == Path("imgbuild-records/runs")
-    assert (project / record.cells[0].run / "junit.xml").is_file()
+    # Where GitLab and Buildkite are told to look for it.
+    junit = project / record.cells[0].run / "junit.xml"
+    artifacts = yaml.safe_load(output("--format", "gitlab", "*-extra1"))[".cells"]["artifacts"]
+    assert list(project.glob(artifacts["reports"]["junit"])) == [junit]
+    assert any(junit.is_relative_to(project / path) for path in artifacts["paths"])
+    (group,) = yaml.safe_load(output("--format", "buildkite", "*-py3.11-extra1"))["steps"][:1]
+    assert any(junit in project.glob(path) for path in group["steps"][0]["artifact_paths"])
     assert record.cells[0].unverified == ("no GPU | here",)
+    assert others
     assert all(cell.run == "" and cell.reasons for cell in record.cells[1:])
     said = step.read_text()
     assert "### imgbuild check" in said
     assert all(cell in said for cell in row["cells"].split())
     # A summary that cannot be written costs no job its success.
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "no/such/place"))
-    again = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables)
+    again = CliRunner().invoke(cli, ["ci", "run", "--no-push"], env=variables(row))
     assert again.exit_code == ran.exit_code
     assert "warning: " in again.stderr
+
+
+DIGEST = "sha256:" + "d" * 64
+
+
+class NoEngine:
+    """What is pushed here needs none."""
+
+    def __enter__(self) -> NoEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def pushing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """A registry: what was pushed to it, and the cells that it refuses."""
+    pushed: list[str] = []
+    refused: list[str] = []
+
+    def push(_engine: object, cell: CellRecord, _site: object) -> CellRecord:
+        if cell.cell in refused:
+            raise RegistryError("the registry says no | here", hint="ask it")
+        pushed.append(cell.cell)
+        return replace(cell, digest=DIGEST)
+
+    monkeypatch.setattr("builder.engine.connection.Engine.connect", lambda *_: NoEngine())
+    monkeypatch.setattr("builder.commands.absent_candidates", lambda *_, **__: ())
+    monkeypatch.setattr("builder.emit.registry.push", push)
+    return pushed, refused
+
+
+def built(failing: Mapping[str, int], pressed: bool = False) -> Callable[..., int]:
+    """What stands for the build of a job: every cell passed but those that failed, with their exit codes."""
+
+    def build(run: CommandRun, _project: object, _matrix: object, cells: tuple[Cell, ...], *, bases: str) -> int:
+        assert run.options.runs is not None
+        outcomes = []
+        for cell in cells:
+            path = write_run(run.options.runs, a_run(check_run(), name=cell.id), check_run())
+            code = failing.get(cell.id, 0)
+            status = Status.FAILED if code else Status.PASSED
+            candidate = f"registry.example/r:candidate-{cell.id}"
+            outcomes.append(
+                Outcome(cell=cell.id, status=status, exit_code=code, candidate=candidate, run="" if code else str(path))
+            )
+        report = Report(outcomes=tuple(outcomes))
+        run.echo(report.to_json())
+        if pressed:
+            run.cancel.set()
+        return report.exit_code
+
+    return build
+
+
+def test_a_push_that_is_refused_is_in_the_record_and_does_not_keep_the_others(
+    project: Path, step: Path, pushing: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed, refused = pushing
+    (row,) = json.loads(github("--max-jobs", "1", "*-extra1", "*-extra2")["matrix"])["include"]
+    first, second, third, fourth = row["cells"].split()
+
+    def ran(failing: Mapping[str, int]) -> tuple[Result, Record]:
+        monkeypatch.setattr("builder.commands.build_cells", built(failing))
+        result = CliRunner().invoke(cli, ["ci", "run"], env=variables(row))
+        return result, parse_record((project / f"imgbuild-records/{row['id']}.json").read_text(), "")
+
+    good, record = ran({})
+    assert (good.exit_code, pushed) == (0, [first, second, third, fourth])
+    assert [cell.digest for cell in judge([row["id"]], [record])] == [DIGEST] * 4
+    assert "says no" not in step.read_text()
+    pushed.clear()
+    refused.append(second)
+    step.unlink()
+    # What the engine or a signal did comes before what the registry did, and that before a failed check.
+    for code, speaks in ((11, 15), (9, 15), (12, 12)):
+        bad, record = ran({third: code})
+        assert bad.exit_code == speaks
+        assert pushed == [first, fourth]
+        pushed.clear()
+    cells = {cell.cell: cell for cell in record.cells}
+    assert (cells[second].status, cells[second].exit_code, cells[second].digest) == ("failed", 15, "")
+    assert cells[second].reasons == ("the registry says no | here", "ask it")
+    assert cells[first].good
+    with pytest.raises(CheckFailed, match="2 cells did not pass"):
+        judge([row["id"]], [record])
+    # Its run says that it passed; the summary says beside it that this is not all.
+    assert "the registry says no &#124; here; ask it" in step.read_text()
+    assert "the registry says no | here" in bad.output
+
+
+def test_after_a_signal_nothing_is_pushed(
+    project: Path, step: Path, pushing: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed, _ = pushing
+    (row,) = json.loads(github("*-py3.11-extra1")["matrix"])["include"]
+    monkeypatch.setattr("builder.commands.build_cells", built({}, pressed=True))
+    ran = CliRunner().invoke(cli, ["ci", "run"], env=variables(row))
+    assert (ran.exit_code, pushed) == (130, [])
+    (cell,) = parse_record((project / f"imgbuild-records/{row['id']}.json").read_text(), "").cells
+    assert (cell.exit_code, cell.reasons, cell.good) == (130, ("not pushed",), False)

@@ -135,6 +135,18 @@ def test_what_is_no_record_is_refused(text: str, says: str) -> None:
     assert caught.value.where == "records/x.json"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"candidate": ""}, {"candidate": "r/i"}, {"candidate": "R/i:1"}, {"references": (f"r/i:1@{DIGEST}",)}],
+)
+def test_what_was_pushed_has_names_that_are_some(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"^f\.json: "):
+        parse_record(record(cell("a", **changes)).to_json(), "f.json")
+    # Nothing is ever done with the names of what was not pushed.
+    unpushed = record(cell("a", **changes, digest=""))
+    assert parse_record(unpushed.to_json(), "f.json") == unpushed
+
+
 def test_what_a_record_lacks_is_no_success() -> None:
     document = json.loads(A.to_json())
     for key in ("status", "exit_code"):

@@ -193,6 +193,17 @@ def test_a_list_is_not_believed(document: dict[str, object]) -> None:
     assert made in listed(repository, subject.digest)
 
 
+def test_what_a_registry_with_the_api_does_not_list_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = MemoryRepository(api=True)
+    subject = repository.put_image("candidate")
+    repository.put_manifest(index_tag(subject.digest), b"{}", OCI_MANIFEST)
+    monkeypatch.setattr(repository, "put_referrer", lambda body, media_type: False)
+    monkeypatch.setattr(repository, "referrers", lambda digest, artifact_type="": ())
+    with pytest.raises(RegistryError, match="no list of artifacts"):
+        put(repository, subject, b"1")
+    assert len(attached(repository, subject.digest)) == 1
+
+
 def test_too_many_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     repository = MemoryRepository()
     subject = repository.put_image("candidate")

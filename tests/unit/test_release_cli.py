@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from attesting import NOW as FIXED
 from attesting import signing_key
 from click.testing import CliRunner
+from memory_repository import MemoryRepository
+from releasing import NAMES, put, statement
 
 from builder.cli import cli
 from builder.cli.trust import LEVELS
 from builder.exits import exit_code_of
 from builder.matrix import Level
+from builder.release import remote
 
 DIGEST = "sha256:" + "1" * 64
 IMAGE = f"registry.invalid/team/image@{DIGEST}"
@@ -96,3 +104,31 @@ def test_nothing_is_attached_or_published_without_a_key_to_sign_with() -> None:
         assert code == 5
         assert "there is no key to sign evidence with" in said
         assert "imgbuild keygen" in said
+
+
+def test_how_old_a_check_may_be_is_said_by_the_evidence_or_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = signing_key(tmp_path)
+    public = tmp_path / "imgbuild.pub"
+    public.write_bytes(key.public.pem)
+    repository = MemoryRepository()
+    image = repository.put_image("candidate-1")
+    ten_days_ago = (FIXED - datetime.now(timezone.utc)) / timedelta(days=1) + 10
+    put(repository, image, statement(image.digest, days=ten_days_ago, names=replace(NAMES, max_age_days=7)), key)
+
+    @contextmanager
+    def find(reference: str, site: object, *, by_digest: bool = False) -> Iterator[remote.Remote]:
+        yield remote.Remote(repository=repository, digest=image.digest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(remote, "find", find)
+    trusting = (f"{repository.name}@{image.digest}", "--key", str(public))
+    code, said = run("promote", *trusting)
+    assert (code, "10 days ago; at most 7 are allowed" in said) == (21, True)
+    assert set(repository.tagged) & {"1.0", "latest"} == set()
+    # The cluster says for itself what it admits.
+    assert run("verify", *trusting)[0] == 0
+    assert run("verify", *trusting, "--max-age", "9")[0] == 21
+    assert run("promote", *trusting, "--max-age", "9")[0] == 21
+    assert run("promote", *trusting, "--max-age", "11")[0] == 0
+    assert {"1.0", "latest"} <= set(repository.tagged)

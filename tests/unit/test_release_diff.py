@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -510,7 +510,7 @@ def key(tmp_path: Path) -> SigningKey:
     return signing_key(tmp_path)
 
 
-def put(repository: MemoryRepository, *, history: bool = True) -> Manifest:
+def put(repository: MemoryRepository, *, history: bool = True, variables: Iterable[str] = ("A=b=c", "E=")) -> Manifest:
     """An image with two layers of 100 and 5 bytes."""
     steps = [
         {"created_by": "imported"},
@@ -522,7 +522,13 @@ def put(repository: MemoryRepository, *, history: bool = True) -> Manifest:
             {
                 "os": "linux",
                 "architecture": "amd64",
-                "config": {"Env": ["A=b=c", "E="], "User": "u", "Cmd": ["x"], "Entrypoint": None, "Labels": {"l": "v"}},
+                "config": {
+                    "Env": list(variables),
+                    "User": "u",
+                    "Cmd": ["x"],
+                    "Entrypoint": None,
+                    "Labels": {"l": "v"},
+                },
                 "rootfs": {"diff_ids": [digest_of(b"one"), digest_of(b"two")]},
                 **({"history": steps} if history else {}),
             }
@@ -579,6 +585,13 @@ class TestRegistry:
             environment={"A": "b=c", "E": ""},
             labels={"l": "v"},
         )
+
+    @pytest.mark.parametrize(("variables", "value"), [(["A=b", "A=c"], "b, then c"), (["A=c"], "c")])
+    def test_a_variable_that_is_set_twice(self, key: SigningKey, variables: list[str], value: str) -> None:
+        repository = MemoryRepository()
+        image = put(repository, variables=variables)
+        found = remote_contents(repository, image.digest, REFERENCE, [key.public])
+        assert found.configuration.environment == {"A": value}
 
     def test_an_image_without_history(self, key: SigningKey) -> None:
         repository = MemoryRepository()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,70 @@ def test_a_failure_that_another_key_says_does_not_count(case: Case) -> None:
     case.attest(days=2)
     case.attest(failed=True, key=case.other)
     assert case.promote().moved == PUBLIC
+
+
+@pytest.mark.parametrize("days", [-400.0, 400.0], ids=["a clock that is ahead", "longer ago than is allowed"])
+def test_a_failure_counts_whatever_its_clock_says(case: Case, days: float) -> None:
+    case.attest(failed=True, days=days)
+    evidence = case.evidence(max_age=30)
+    assert evidence.doubtful == ()
+    with pytest.raises(NotVerified, match=r"it failed on"):
+        require(evidence, Level.STATIC)
+    case.attest(days=1)
+    if days > 0:
+        # A run that passed outweighs it, as it ended later.
+        assert case.promote(max_age=30).moved == PUBLIC
+        return
+    with pytest.raises(NotVerified, match=r"it failed on 2027-04-05") as raised:
+        require(case.evidence(max_age=30), Level.STATIC, now=NOW)
+    assert "still to come: it counts until a run ends later" in raised.value.hint
+    with pytest.raises(NotVerified):
+        case.promote()
+    assert case.named == {}
+    # Its twin: what passed by such a clock counts for nothing.
+    case.attest(days=-500.0, reached=Level.GPU)
+    assert case.evidence().reached is None
+
+
+def test_what_was_said_last_gives_the_names(case: Case) -> None:
+    hour = timedelta(hours=1)
+    # A later run, of which something was said before.
+    case.attest(days=0.99, reached=Level.GPU, stated=NOW - timedelta(days=0.98))
+    policies = [replace(NAMES, verified_level=level) for level in (Level.GPU, Level.MULTI_GPU, Level.MULTI_NODE)]
+    for number, names in enumerate(policies):
+        case.attest(days=1, reached=Level.GPU, names=names, stated=NOW - timedelta(days=0.9) + number * hour)
+        assert case.evidence().stated == names
+
+
+def test_how_old_a_check_may_be_stands_in_the_latest_statement_on_a_cell(case: Case) -> None:
+    case.attest(days=20, reached=Level.GPU, names=replace(NAMES, max_age_days=90))
+    case.attest(days=10, names=replace(NAMES, max_age_days=15))
+    assert case.evidence().reached is Level.GPU
+    for days, refused in ((None, [Refusal.TOO_OLD]), (19, [Refusal.TOO_OLD]), (20, [])):
+        found = case.evidence().within_age(days, now=NOW)
+        assert [item.why.refusal for item in found.doubtful] == refused
+        assert found.reached is (Level.CPU if refused else Level.GPU)
+    later = case.evidence().within_age(None, now=NOW + timedelta(days=6))
+    with pytest.raises(EvidenceRefused, match="16 days ago; at most 15 are allowed"):
+        promote(case.repository, later, names_of(case.evidence()))
+    assert case.named == {}
+    # A failure is not forgotten for its age.
+    case.attest(failed=True, days=9, names=replace(NAMES, max_age_days=1))
+    with pytest.raises(NotVerified, match="it failed on"):
+        require(case.evidence().within_age(None, now=NOW), Level.STATIC)
+
+
+def test_less_than_a_name_needs_cannot_be_asked_for(case: Case) -> None:
+    case.attest(reached=Level.STATIC)
+    with pytest.raises(NotVerified, match="not verified at cpu: it reached static"):
+        case.promote(level=Level.STATIC)
+    evidence = case.evidence()
+    with pytest.raises(NotVerified, match="not verified at cpu"):
+        promote(case.repository, evidence, chosen(["latest"], REPOSITORY, evidence, Level.STATIC), level=Level.STATIC)
+    assert case.named == {}
+    # A name that is no cell's may be given for less, if somebody says so.
+    mine = chosen(["mine"], REPOSITORY, evidence, Level.STATIC)
+    assert promote(case.repository, evidence, mine, level=Level.STATIC).moved == (f"{REPOSITORY}:mine",)
 
 
 def test_a_check_without_a_cell_lifts_the_level_and_names_nothing(case: Case) -> None:
