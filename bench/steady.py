@@ -52,9 +52,11 @@ def main() -> int:
 
 @contextlib.contextmanager
 def busy() -> Iterator[int]:
-    """A process for each core that computes without end; yields how many."""
+    """A process for each core that computes as long as this one is there; yields how many."""
     count = os.cpu_count() or 1
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    # A signal may end this process before it ends them.
+    program = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(count)]
     try:
         yield count
     finally:

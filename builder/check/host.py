@@ -27,7 +27,10 @@ HOST_CHECKS: Mapping[str, tuple[Level, str]] = {
     ),
     CELL_PYTHON: (Level.STATIC, "Another Python than the cell's."),
     CELL_PACKAGES: (Level.STATIC, "Packages that are missing, not pinned, or of another version than the cell's."),
-    CELL_CUDA: (Level.CPU, "A framework that is built for another CUDA than the cell's, or for none."),
+    CELL_CUDA: (
+        Level.CPU,
+        "A framework built for another CUDA than the cell's, or none; a Horovod for CUDA without NCCL.",
+    ),
 }
 """The host's checks: the level of each, and what it catches."""
 
@@ -129,7 +132,7 @@ def _package_differences(promise: Promise, facts: Facts) -> Iterator[str]:
         yield f"installed but not pinned: {_some(unpinned, ', ')}"
     for name, framework in _imported(facts).items():
         pinned = pins.get(canonicalize_name(name))
-        if pinned is not None and not _same(framework.version, pinned):
+        if pinned is not None and not _same_build(framework.version, pinned):
             yield f"{name} says it is {framework.version}, the cell says {pinned}"
 
 
@@ -140,7 +143,8 @@ def _cuda(promise: Promise, result: CheckResult) -> CheckOutcome:
     # What was imported is what runs; what its files say is known also of one that cannot be imported.
     known |= {name: _minor(framework.cuda or CPU) for name, framework in _imported(result.facts).items()}
     expected = _minor(promise.cuda)
-    measured, unknown, differences = {}, [], []
+    measured: dict[str, Scalar] = {}
+    unknown, differences = [], []
     for name in sorted(promise.names & FRAMEWORKS):
         if name not in known:
             unknown.append(name)
@@ -148,6 +152,11 @@ def _cuda(promise: Promise, result: CheckResult) -> CheckOutcome:
         measured[name] = known[name]
         if known[name] != expected:
             differences.append(f"{name} is built for CUDA {known[name]}, the cell says {promise.cuda}")
+    horovod = result.facts.horovod
+    if expected != CPU and horovod is not None and "horovod" in promise.names:
+        measured["horovod_nccl"] = horovod.nccl
+        if not horovod.nccl:
+            differences.append(f"horovod has no NCCL operations, the cell is for CUDA {promise.cuda}")
     if differences or not unknown:
         return _judged(CELL_CUDA, "; ".join(differences), measured)
     if result.level < HOST_CHECKS[CELL_CUDA][0]:
@@ -178,6 +187,15 @@ def _some(items: Iterable[str], separator: str) -> str:
     every = list(items)
     more = len(every) - _MOST_NAMED
     return separator.join([*every[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _same_build(imported: str, pinned: str) -> bool:
+    """Whether what a framework says of itself is the version that is pinned.
+
+    The package index takes no local versions: a build there that says it is 2.14.1+cu130 is version 2.14.1. Whether it
+    is built for the right CUDA is another check's matter. Where the pin has a local part, that counts.
+    """
+    return _same(imported if "+" in pinned else imported.partition("+")[0], pinned)
 
 
 def _same(found: str, expected: str) -> bool:

@@ -18,6 +18,11 @@ from builder.matrix import Level
 
 _TRAINING = "*.train.*"
 
+_STANDS_FOR = dict.fromkeys(
+    ("tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-gpu", "tensorflow-intel", "tf-nightly"), "tensorflow"
+)
+"""Distributions that bring another one's module: what a check needs of the one, the other has."""
+
 
 class VerdictStatus(Enum):
     """The three states of an image."""
@@ -79,7 +84,8 @@ def required_checks(packages: Iterable[str], checks: Mapping[str, Spec] | None =
         packages: names of what is installed.
         checks: of which suite; None for this imgbuild's.
     """
-    names = {canonicalize_name(name) for name in packages}
+    installed: set[str] = {canonicalize_name(name) for name in packages}
+    names = installed | {_STANDS_FOR[name] for name in installed & _STANDS_FOR.keys()}
     known = suite().checks if checks is None else checks
     return frozenset(spec.name for spec in known.values() if spec.needs <= names and not spec.optional)
 

@@ -250,7 +250,8 @@ def _point(value: object, check: str) -> float:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise NoResult(f"a series of {check} holds what is no number")
-    return float(value) if abs(value) < 1e300 else math.copysign(math.inf, value)
+    # An integer of a thousand digits fits into no float.
+    return float(value) if abs(value) < 1e300 else math.inf if value > 0 else -math.inf
 
 
 def _scalar(value: object) -> Scalar:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from builder.check.judge import Expectation, Verdict, failed_verdict, judge
 from builder.check.result import RESULT_CAP, CheckResult, NoResult, line, parse_result
-from builder.check.suite import suite
+from builder.check.suite import Spec, suite
 from builder.engine.connection import Engine
 from builder.engine.containers import RunRequest, RunResult
 from builder.engine.containers import run as run_container
@@ -44,6 +45,9 @@ _SHM = 1 << 30
 _LOG_LINES = 12
 _PIDS = 4096
 """Processes and threads of a check; two ranks, a cluster and their thread pools take some hundreds."""
+
+_CANNOT_START = re.compile(r'exec: \\?"(?P<program>[^"\\]*)\\?": (?P<why>[^\n]*?)(: unknown)?( \(HTTP \d+\))?$')
+"""How runc ends its message when there is no such program in the image, or it is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +144,17 @@ def check_image(
     try:
         run = run_container(engine, request, cancel=cancel)
     except ContainerError as error:
-        if "executable file not found" not in str(error):
+        reason = _cannot_start(error.message)
+        if reason is None:
             raise
-        verdict = failed_verdict(level, "the image has no python3 to run the check with")
-        return _unread(verdict, packed.sha256)
+        return _unread(failed_verdict(level, reason), packed.sha256)
     if on_line is not None:
         for text in run.log_tail.splitlines():
             on_line(text)
     raw = run.outputs.get(_RESULT, b"")
     result: CheckResult | None = None
     try:
-        result = _result(run, nonce, deadline, frozenset(packed.checks))
+        result = _result(run, nonce, deadline, packed.checks)
         if result.level is not level:
             raise NoResult(f"the result goes up to level {result.level.value}, asked for was {level.value}")
         verdict = judge(expectation, result, limit=limit)
@@ -172,6 +176,16 @@ def check_image(
     )
 
 
+def _cannot_start(message: str) -> str | None:
+    """What an image lacks in whose container nothing could be started; None where the image is not at fault."""
+    found = _CANNOT_START.search(message)
+    if found is None:
+        return None
+    if found["program"] == _COMMAND[0]:
+        return "the image has no python3 to run the check with"
+    return line(f"the image's entrypoint, {found['program']}, cannot be started: {found['why']}")
+
+
 def _unread(verdict: Verdict, sha256: str) -> CheckRun:
     return CheckRun(verdict=verdict, result=None, suite_sha256=sha256, nonce="", log_tail="", raw=b"", seconds=0.0)
 
@@ -189,6 +203,8 @@ def _request(
         "uid": int(user),
         "gid": int(group),
         "read_only": True,
+        # No capabilities, and no new privileges.
+        "confined": True,
         "fail_fast": fail_fast,
         "only": list(only),
         # The checks run it with programs of their own; [] where the image has none.
@@ -197,7 +213,7 @@ def _request(
     return json.dumps(request).encode()
 
 
-def _result(run: RunResult, nonce: str, deadline: float, suite_checks: frozenset[str]) -> CheckResult:
+def _result(run: RunResult, nonce: str, deadline: float, checks: Mapping[str, Spec]) -> CheckResult:
     """The result of a container that ended. Raises NoResult with the reason why there is none."""
     if run.timed_out:
         raise NoResult(f"the check did not end within {deadline:g} s and was killed")
@@ -208,7 +224,12 @@ def _result(run: RunResult, nonce: str, deadline: float, suite_checks: frozenset
     if _RESULT in run.refused:
         raise NoResult("the result is not a regular file")
     if _RESULT in run.outputs and run.exit_code == 0:
-        return parse_result(run.outputs[_RESULT], nonce, suite_checks)
+        result = parse_result(run.outputs[_RESULT], nonce, frozenset(checks))
+        for row in result.checks:
+            # A check that calls itself one of a higher level would be a gap at none that is asked for.
+            if row.name not in checks or row.level.value != checks[row.name].level:
+                raise NoResult(f"the result has {row.name} at level {row.level.value}, and the suite has not")
+        return result
     if run.exit_code == 0:
         raise NoResult("exit code 0 but no result was written")
     tail = [line(text) for text in run.log_tail.splitlines() if text.strip()][-_LOG_LINES:]

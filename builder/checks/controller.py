@@ -40,7 +40,7 @@ from builder.checks.contract import (
     write_json,
 )
 from builder.checks.facts import base_facts
-from builder.checks.group_run import AFTER_FAILURE, MARK, GroupRun, not_run
+from builder.checks.group_run import AFTER_FAILURE, LEAVING, MARK, POLL, GroupRun, not_run
 from builder.checks.processes import zombies
 
 #: Why a check was not run when only some were asked for.
@@ -97,6 +97,16 @@ def _zombies() -> dict[int, str]:
     return zombies([1]) if os.getppid() in (0, 1) else {}
 
 
+def _new_zombies(before: Mapping[int, str]) -> dict[int, str]:
+    """Those that were not there before and stay: every process is one until its parent, woken by it, has waited."""
+    limit = time.monotonic() + LEAVING
+    while True:
+        new = {pid: name for pid, name in _zombies().items() if pid not in before}
+        if not new or time.monotonic() > limit:
+            return new
+        time.sleep(POLL)
+
+
 def _left_behind(group: str, running: Mapping[int, str], ended: Mapping[int, str]) -> str:
     """One sentence on what a group left; empty when that is nothing."""
     said = []
@@ -127,8 +137,7 @@ def run_suite(request: Request, on_line: Callable[[str], None] = say) -> dict[st
             began, before = time.monotonic(), _zombies()
             if not (request.fail_fast and failed):
                 run.run()
-                new = {pid: name for pid, name in _zombies().items() if pid not in before}
-                left = _left_behind(group.name, run.left, new)
+                left = _left_behind(group.name, run.left, _new_zombies(before))
                 behind += [left] if left else []
                 failed = failed or run.failed or bool(left)
             on_line(f"{group.name}: {time.monotonic() - began:.1f} s")

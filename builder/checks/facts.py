@@ -79,17 +79,17 @@ def builds(path: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         path: the directories to look in; None for those on `sys.path`.
     """
     found: dict[str, dict[str, Any]] = {}
-    torch = _assigned(path, "torch", "version.py")
+    torch = assigned(path, "torch", "version.py")
     if "__version__" in torch:
         found["torch"] = {"version": torch["__version__"], "cuda": torch.get("cuda")}
-    tensorflow = _assigned(path, "tensorflow", "python/platform/build_info.py")
+    tensorflow = assigned(path, "tensorflow", "python/platform/build_info.py")
     if "build_info" in tensorflow:
         built = dict(tensorflow["build_info"])
         found["tensorflow"] = {"cuda": built.get("cuda_version") if built.get("is_cuda_build") else None}
     return found
 
 
-def _assigned(path: Sequence[str] | None, package: str, file: str) -> dict[str, Any]:
+def assigned(path: Sequence[str] | None, package: str, file: str) -> dict[str, Any]:
     """The names to which a file of a package assigns literals, or calls with one literal; empty without the file."""
     spec = importlib.machinery.PathFinder.find_spec(package, path)
     if spec is None or not spec.submodule_search_locations:

@@ -17,8 +17,9 @@ from builder.checks.processes import end, ending, kill, marked
 #: Seconds that a worker may take to begin its next check, or to end after its last one.
 GRACE = 20.0
 POLL = 0.02
-#: Seconds for what a group started to notice that it is over.
-LEAVING = 3.0
+#: Seconds for what a group started to notice that it is over, and for the first process to wait for it; both take
+#: milliseconds where a processor is free. A healthy image never waits that long.
+LEAVING = 10.0
 #: The variable by which the processes below this one are known, wherever they end up.
 MARK = "IMGBUILD_CHECK_NONCE"
 #: Why a check was not run when the first failure was to end the suite.
@@ -113,19 +114,24 @@ class GroupRun:
                 since = time.monotonic()
                 limit = self.running.deadline if self.running else GRACE
             if ended or not self.todo:
+                self._over(process, since, directory)
                 break
             if time.monotonic() - since > limit:
                 kill(process, leads=True)
                 self._lost(f"did not end within {limit:g} s and was killed", since, directory)
-                return
+                break
             time.sleep(POLL)
+        # Also after a hang: what has lost its parent and leads a session of its own is not below that process.
+        kill(process, leads=True)
+        end(marked(MARK, os.environ[MARK]))
+
+    def _over(self, process: subprocess.Popen[bytes], since: float, directory: Path) -> None:
+        """The process ended, or has nothing more to do."""
         if self.todo:
             self._lost(ending(process.returncode), since, directory)
         elif self.settled and not self.stopped:
             self._ended(process, directory)
             self._look_behind()
-        kill(process, leads=True)
-        end(marked(MARK, os.environ[MARK]))
 
     def _ended(self, process: subprocess.Popen[bytes], directory: Path) -> None:
         """Waits for the end of a process whose checks are all done; when it crashes, the last that passed has failed.

@@ -293,6 +293,8 @@ def expect_weights(made: Launch, section: str = "weights") -> Measured:
         second = found[1][name]
         expect(first["seeded"] != second["seeded"], f"{name}: both ranks had one seed: nothing was compared")
         expect(first["data"] != second["data"], f"{name}: both ranks had the same data: nothing was compared")
+        counts = len(first["steps"]), len(second["steps"])
+        expect(counts[0] == counts[1] > 1, f"{name}: the ranks noted {counts[0]} and {counts[1]} weights, not several")
         for step, (left, right) in enumerate(zip(first["steps"], second["steps"])):  # noqa: B905 - Python 3.9
             if left == right:
                 continue
@@ -308,6 +310,10 @@ def expect_weights(made: Launch, section: str = "weights") -> Measured:
                 largest=apart,
             )
         expect(len(set(first["steps"])) == len(first["steps"]), f"{name}: a step changed no weight")
+        for rank, losses in enumerate((first["losses"], second["losses"])):
+            # A report has words in the place of numbers that JSON cannot hold.
+            bad = [loss for loss in losses if isinstance(loss, str) or not math.isfinite(loss)]
+            expect(bool(losses) and not bad, f"{name}: the losses of rank {rank} are {losses[:8]}")
         measured["steps"] = measured.get("steps", 0) + len(first["steps"]) - 1
         measured["series"].update({f"loss_{name}_{rank}": found[rank][name]["losses"] for rank in (0, 1)})
     return measured

@@ -37,6 +37,6 @@ TENSORFLOW = (
         reason="the policy did not act",
         base=Base.TENSORFLOW,
         script=_POLICY_OFF,
-        also=("tensorflow.train.scaler", "tensorflow.train.tf-keras", "horovod.tensorflow.*"),
+        also=("tensorflow.train.scaler", "horovod.tensorflow.keras3-optimizer", "horovod.tensorflow.weights"),
     ),
 )

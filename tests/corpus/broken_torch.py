@@ -298,7 +298,13 @@ TRAINING = (
         reason="is torch.bfloat16, not float32",
         base=Base.PLAIN,
         script=_LOW_MASTER_WEIGHTS,
-        also=("torch.accumulate", "torch.train.scaler", "torch.ddp.*"),
+        also=(
+            "torch.accumulate",
+            "torch.train.scaler",
+            "torch.ddp.accumulate",
+            "torch.ddp.gradients",
+            "torch.ddp.weights",
+        ),
     ),
     Broken(
         id="scaler-never-steps",

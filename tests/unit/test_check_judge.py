@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from builder.check import (
     suite,
 )
 from builder.check.judge import failed_verdict
+from builder.checks.groups.tensorflow import PROJECTS
 from builder.errors import CheckFailed, ConfigError
 from builder.matrix import Level
 
@@ -219,6 +222,35 @@ def test_no_field_may_be_missing(path: str) -> None:
         parse_result(json.dumps(changed).encode(), NONCE)
 
 
+def curve(*points: object, name: object = "loss") -> bytes:
+    """A result with one series of a check."""
+    checks = [{**check("torch.train.amp"), "series": {name: list(points)}}]
+    return json.dumps(document(checks=checks)).encode()
+
+
+def test_a_curve_of_any_numbers_is_read() -> None:
+    far = 10**400  # an integer, which no float can hold
+    (found,) = parse_result(curve(1, 0.5, "nan", "inf", "-inf", far, -far, 1e300), NONCE).checks
+    first, second, unknown, *rest = found.series["loss"]
+    assert (first, second, math.isnan(unknown)) == (1.0, 0.5, True)
+    assert rest == [math.inf, -math.inf, math.inf, -math.inf, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (curve(True), "a series of torch.train.amp holds what is no number"),
+        (curve(None), "a series of torch.train.amp holds what is no number"),
+        (curve("1"), "a series of torch.train.amp holds what is no number"),
+        (curve([1.0]), "a series of torch.train.amp holds what is no number"),
+        (curve(1.0, name="../loss"), "'../loss' of torch.train.amp is no series of numbers"),
+    ],
+)
+def test_a_curve_of_anything_else_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(NoResult, match=re.escape(message)):
+        parse_result(data, NONCE)
+
+
 def test_text_of_an_image_cannot_write_to_the_terminal() -> None:
     read = result(checks=with_check(check("torch.train.amp", "failed", reason="\x1b[2Jgone\r\nand \u202ebidi")))
     assert read.checks[1].reason == "[2Jgone and bidi"
@@ -407,13 +439,49 @@ def test_an_image_that_was_checked_statically_is_not_asked_for_its_cuda() -> Non
     assert [row.reason for row in verdict.checks if row.name == "cell.cuda"] == ["the checks went up to level static"]
 
 
+NCCL = {"version": "0.28.1", "gloo": True, "mpi": False, "nccl": True}
+
+
 def test_cuda_is_compared_by_major_and_minor_version() -> None:
-    torch = {**TORCH, "cuda": "13.0"}
-    assert judge(expectation(cuda="13.0.2"), result(facts={"torch": torch})).status is VerdictStatus.PASSED
-    verdict = judge(expectation(cuda="12.8"), result(facts={"torch": torch}))
+    facts = {"torch": {**TORCH, "cuda": "13.0"}, "horovod": NCCL}
+    assert judge(expectation(cuda="13.0.2"), result(facts=facts)).status is VerdictStatus.PASSED
+    verdict = judge(expectation(cuda="12.8"), result(facts=facts))
     assert reasons(verdict) == "cell.cuda: torch is built for CUDA 13.0, the cell says 12.8"
-    cpu = judge(expectation(cuda="13.0"), result())
+    cpu = judge(expectation(cuda="13.0"), result(facts={"horovod": NCCL}))
     assert reasons(cpu) == "cell.cuda: torch is built for CUDA cpu, the cell says 13.0"
+
+
+def test_a_horovod_for_cuda_has_nccl_operations() -> None:
+    facts = {"torch": {**TORCH, "cuda": "13.0"}}
+    wanted = expectation(cuda="13.0")
+    verdict = judge(wanted, result(facts={**facts, "horovod": {**NCCL, "nccl": False}}))
+    assert reasons(verdict) == "cell.cuda: horovod has no NCCL operations, the cell is for CUDA 13.0"
+    assert judge(wanted, result(facts={**facts, "horovod": NCCL})).status is VerdictStatus.PASSED
+    only_torch = replace(wanted, promised=frozenset({"torch"}))
+    assert judge(only_torch, result(facts=facts)).status is VerdictStatus.PASSED
+
+
+@pytest.mark.parametrize(
+    ("pinned", "installed", "said", "reason"),
+    [
+        ("2.14.1", "2.14.1", "2.14.1+cu130", ""),  # as the package index has it
+        ("2.14.1+cu130", "2.14.1+cu130", "2.14.1+cu130", ""),  # as PyTorch's channel has it
+        ("2.14.1", "2.14.1", "2.14.0+cu130", "torch says it is 2.14.0+cu130, the cell says 2.14.1"),
+        ("2.14.1", "2.14.1+cu130", "2.14.1+cu130", "torch is 2.14.1+cu130, the cell says 2.14.1"),
+        ("2.14.1+cu130", "2.14.1+cu130", "2.14.1+cpu", "torch says it is 2.14.1+cpu, the cell says 2.14.1+cu130"),
+        ("2.14.1+cu130", "2.14.1+cu130", "2.14.1", "torch says it is 2.14.1, the cell says 2.14.1+cu130"),
+    ],
+)
+def test_a_build_of_the_package_index_says_more_of_itself_than_its_version(
+    pinned: str, installed: str, said: str, reason: str
+) -> None:
+    facts = {
+        "torch": {**TORCH, "version": said, "cuda": "13.0"},
+        "packages": {**PACKAGES, "torch": installed},
+        "horovod": NCCL,
+    }
+    verdict = judge(expectation(cuda="13.0", packages={**PACKAGES, "torch": pinned}), result(facts=facts))
+    assert reasons(verdict) == (f"cell.packages: {reason}" if reason else "")
 
 
 FOR_13 = "torch is built for CUDA 13.0, the cell says cpu"
@@ -640,6 +708,12 @@ def test_required_checks_follow_the_packages() -> None:
     assert {"torch.train.amp", "horovod.weights"} <= required_checks(["Torch", "horovod"])
     assert "horovod.weights" not in required_checks(["torch"])
     assert required_checks([])
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_tensorflow_under_another_name_must_train_too(project: str) -> None:
+    assert "tensorflow.train.amp" in required_checks(["tensorflow"])
+    assert required_checks([project, "horovod"]) == required_checks(["tensorflow", "horovod"])
 
 
 def test_a_result_must_have_a_line_for_every_check_of_the_suite() -> None:

@@ -51,6 +51,9 @@ def test_a_library_from_elsewhere_or_twice(tmp_path: Path, paths: tuple[str, ...
 
 def test_parts_of_cudnn_are_no_second_cudnn(tmp_path: Path) -> None:
     expect_own(mapped(maps("/a/libcudnn.so.9", "/a/libcudnn_ops.so.9", "/a/libcublas.so.12")), [tmp_path])
+    expect_own(mapped(maps("/a/libnvrtc.so.13", "/a/libnvrtc-builtins.so.13.0")), [tmp_path])
+    with pytest.raises(Failed, match="is loaded twice"):
+        expect_own(mapped(maps("/a/libnvrtc-d0da41ae.so.12", "/a/libnvrtc.so.13")), [tmp_path])
 
 
 # What a device runs
@@ -121,6 +124,9 @@ def test_equal_weights_after_every_step(tmp_path: Path) -> None:
         ("steps", ["x", "b", "c"], "adam: the ranks begin with weights that differ by up to 0.00e+00: no broadcast"),
         ("seeded", "s0", "adam: both ranks had one seed: nothing was compared"),
         ("data", "d0", "adam: both ranks had the same data: nothing was compared"),
+        ("steps", ["a", "b"], "adam: the ranks noted 3 and 2 weights, not several"),
+        ("losses", [4.0, "nan"], "adam: the losses of rank 1 are [4.0, 'nan']"),
+        ("losses", [], "adam: the losses of rank 1 are []"),
     ],
 )
 def test_weights_that_drift(tmp_path: Path, key: str, value: Any, reason: str) -> None:
@@ -136,6 +142,14 @@ def test_a_step_that_changed_nothing(tmp_path: Path) -> None:
     for rank in (0, 1):
         sections["weights"][rank]["adam"]["steps"] = ["a", "b", "b"]
     with pytest.raises(Failed, match="adam: a step changed no weight"):
+        pair.expect_weights(launch(tmp_path, sections))
+
+
+def test_a_training_without_a_step(tmp_path: Path) -> None:
+    sections = trained(tmp_path)
+    for rank in (0, 1):
+        sections["weights"][rank]["adam"]["steps"] = ["a"]
+    with pytest.raises(Failed, match="adam: the ranks noted 1 and 1 weights, not several"):
         pair.expect_weights(launch(tmp_path, sections))
 
 

@@ -29,6 +29,7 @@ def launch_ranks(program: str, **environment: str) -> pair.Launch:
     directory = Path(tempfile.mkdtemp(prefix="ranks-", dir=Path.cwd()))
     words = [*launcher(), "--gloo", "-np", "2", "-H", "localhost:2", *pair.program(program, directory)]
     given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **environment}
+    given["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would compute on a GPU that it sees, and take all of its memory
     return pair.launch([pair.Command("horovodrun", words, given)], directory, 2, LAUNCH_DEADLINE)
 
 

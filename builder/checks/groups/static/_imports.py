@@ -22,15 +22,15 @@ from builder.checks.contract import NotRun, short
 from builder.checks.processes import end, ending, kill, marked
 
 #: What is imported where it is installed. `tempfile`, which wants a place to write, stands for Python itself.
-FRAMEWORKS = ("torch", "tensorflow")
+FRAMEWORKS = ("torch", "tensorflow", "jax", "mxnet")
 PLAIN = "tempfile"
 
 #: Seconds for one import; torch takes 2 and TensorFlow 6 on an idle machine. Whichever check is the first waits for
 #: all of them, and again for those that fail.
 DEADLINE = 60.0
 
-#: Seconds for helpers of an import to notice that it ended.
-LEAVING = 2.0
+#: Seconds for helpers of an import to notice that it ended; only what stays takes them.
+LEAVING = 10.0
 
 HOME, READ_ONLY, USER, NETWORK, IMPORT = "home", "readonly", "user", "network", "mapped"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from builder.checks.contract import Measured, NotRun, check, expect, fail, short
 from builder.checks.groups.static import _imports
-from builder.checks.processes import kill
+from builder.checks.processes import end, kill, marked
 
 #: Arguments that a shell script without quotes would split, expand or lose.
 ARGUMENTS = ("two words", "a 'quote' and a \"quote\"", "", "*", "$HOME", "back\\slash", "--", "-c", "é\nnewline")
@@ -21,6 +21,8 @@ ARGUMENTS = ("two words", "a 'quote' and a \"quote\"", "", "*", "$HOME", "back\\
 CODES = (0, 7, 143)
 #: Seconds for one small program behind the entrypoint; it takes some hundredths.
 PATIENCE = 20.0
+#: Seconds for programs that were killed to be gone.
+LEAVING = 5.0
 #: The exit code of the program that SIGTERM reached.
 TERMINATED = 42
 
@@ -66,7 +68,11 @@ def _command(entrypoint: list[str], program: str) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # Once through the entrypoint has given this process a home and a name: taken back, so that it has its work to do.
-    return {**_imports.stranger(), "IMGBUILD_SPACES": "two words"}
+    return {**_imports.stranger(), "IMGBUILD_SPACES": "two words", _imports.MARK: _mark()}
+
+
+def _mark() -> str:
+    return f"entrypoint-{os.getpid()}"
 
 
 def _directory() -> Path:
@@ -97,7 +103,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     try:
         out, err = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        kill(process, leads=True)
+        _end(process)
         fail(f"a program that ends at once did not end behind the entrypoint within {PATIENCE:g} s")
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
@@ -152,4 +158,15 @@ def _forwards_sigterm(command: list[str]) -> None:
             f"SIGTERM ended the entrypoint (exit code {code}) and not the program, which ends with {TERMINATED} by it",
         )
     finally:
-        kill(process, leads=True)
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends an entrypoint and its program, also one that the entrypoint left behind in a process group of its own."""
+    kill(process, leads=True)
+    limit = time.monotonic() + LEAVING
+    while left := marked(_imports.MARK, _mark()):
+        end(left)
+        if time.monotonic() > limit:
+            break
+        time.sleep(0.02)

@@ -26,7 +26,7 @@ LARGE = 10 << 20
 @check(
     "static.libraries",
     level="static",
-    deadline=30,
+    deadline=120,
     catches="A shared library of a package that needs one nobody has, or that another copy takes the place of.",
 )
 def run(state: Any) -> Measured:

@@ -13,7 +13,7 @@ from builder.checks.contract import Measured, check, expect, fail
 @check(
     "static.python",
     level="static",
-    deadline=30,
+    deadline=60,
     catches="`python` missing or another interpreter than `python3`, or PATH not leading to the one checked.",
 )
 def run(state: Any) -> Measured:

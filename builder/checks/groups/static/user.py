@@ -26,6 +26,14 @@ def run(state: Any) -> Measured:
     if request.get("read_only"):
         flags = os.statvfs("/").f_flag
         expect(bool(flags & os.ST_RDONLY), "the root file system is writable")
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    rows = (line.split(":", 1) for line in status.splitlines() if ":" in line)
+    table = {key: value.strip() for key, value in rows}
+    if request.get("confined"):
+        # A sandbox with a kernel of its own may tell nothing of either.
+        capabilities = int(table.get("CapEff") or "0", 16)
+        expect(capabilities == 0, f"the check has capabilities ({capabilities:#x}), none were asked for")
+        expect(table.get("NoNewPrivs", "1") == "1", "programs may gain privileges, which was to be prevented")
     files = state.files
     unreadable = [shown(path, files.roots) for path in files.unreadable]
     more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
@@ -33,9 +41,6 @@ def run(state: Any) -> Measured:
     for one in state.imports:
         if one.blame == _imports.USER:
             fail(f"importing {one.module} needs rights that user {os.getuid()} has not: {one.error}", detail=one.detail)
-    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-    rows = (line.split(":", 1) for line in status.splitlines() if ":" in line)
-    table = {key: value.strip() for key, value in rows}
     return {
         "uid": os.getuid(),
         "gid": os.getgid(),

@@ -18,7 +18,7 @@ from builder.checks.facts import canonical
 @check(
     "static.versions",
     level="static",
-    deadline=30,
+    deadline=60,
     catches="A package in two versions, or of no known version, or of which imports find another copy.",
 )
 def run(state: Any) -> Measured:

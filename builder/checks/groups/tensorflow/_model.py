@@ -210,6 +210,13 @@ def expect_mixed(training: Training, dtype: str) -> None:
         expect(low <= 0.5, f"{variable.path} is kept in float32, but rounded to {dtype}: {low:.0%} of it")
 
 
+def expect_placed(model: keras.Model, device: str) -> None:
+    """Fails unless each weight is on a device, such as `GPU:0`: TensorFlow is silent of what it puts elsewhere."""
+    for variable in model.trainable_variables:
+        where = str(variable.value.device)
+        expect(where.endswith(f"device:{device}"), f"{variable.path} is on {where or 'no device'}, not on {device}")
+
+
 def expect_finite(losses: list[float], what: str) -> None:
     """Fails when a step's loss is no number."""
     for step, loss in enumerate(losses):

@@ -20,11 +20,22 @@ GROWTH = 8
 TOO_LARGE = 3e38
 
 
-def train_mixed(dtype: str) -> dict[str, Any]:
-    """Trains under the mixed policy, shows that it acted, and holds its numbers against float32."""
+def train_mixed(dtype: str, device: str) -> dict[str, Any]:
+    """Trains under the mixed policy, shows that it acted, and holds its numbers against float32.
+
+    Args:
+        dtype: the low type of the policy.
+        device: `CPU:0` or `GPU:0`.
+    """
+    with tensorflow.device(f"/{device}"):
+        return _train_mixed(dtype, device)
+
+
+def _train_mixed(dtype: str, device: str) -> dict[str, Any]:
     what = f"training under mixed_{dtype}"
     unit = grammar.UNIT_ROUNDOFF[dtype]
     training = model.Training(1, f"mixed_{dtype}")
+    model.expect_placed(training.model, device)
     plain = model.twin(training.model, "float32")
     plain_loss, largest = model.evaluate(plain)
     mixed_loss, _ = model.evaluate(training.model)
@@ -80,8 +91,17 @@ def train_mixed(dtype: str) -> dict[str, Any]:
     return measured
 
 
-def train_scaled() -> dict[str, Any]:
-    """Trains in float16 with a loss scale, then provokes an overflow, which must change no weight."""
+def train_scaled(device: str) -> dict[str, Any]:
+    """Trains in float16 with a loss scale, then provokes an overflow, which must change no weight.
+
+    Args:
+        device: `CPU:0` or `GPU:0`.
+    """
+    with tensorflow.device(f"/{device}"):
+        return _train_scaled(device)
+
+
+def _train_scaled(device: str) -> dict[str, Any]:
     error, bound = _unscaled_error(), grammar.gradient_bound(grammar.UNIT_ROUNDOFF["float16"], model.ROUNDINGS)
     # AdamW takes the same steps whatever its gradients are multiplied with, so that the training below cannot tell.
     expect(
@@ -91,6 +111,7 @@ def train_scaled() -> dict[str, Any]:
     )
     optimizer = keras.optimizers.LossScaleOptimizer(model.adamw(), dynamic_growth_steps=GROWTH)
     training = model.Training(2, "mixed_float16", optimizer)
+    model.expect_placed(training.model, device)
     before, _ = model.evaluate(training.model)
     kept, scale = model.weights(training.model), _scale(optimizer)
     scales, skipped = [], 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from builder.checks.contract import Measured, check, expect
+from builder.checks.groups.tensorflow import on_cpu
 
 PARTS = 4
 
@@ -16,6 +17,7 @@ PARTS = 4
     deadline=90,
     catches="Gradients of micro-batches that do not add up to the gradient of the whole batch.",
 )
+@on_cpu
 def run(tensorflow: Any) -> Measured:
     import keras
     import numpy

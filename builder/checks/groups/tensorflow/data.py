@@ -7,6 +7,7 @@ import tempfile
 from typing import Any
 
 from builder.checks.contract import Measured, check, expect
+from builder.checks.groups.tensorflow import on_cpu
 
 ITEMS = 1000
 BATCH = 96
@@ -20,6 +21,7 @@ LARGE = (18, 1000, 1000)
     deadline=60,
     catches="Input pipelines that lose, double or damage items, or that cannot pass large batches.",
 )
+@on_cpu
 def run(tensorflow: Any) -> Measured:
     import numpy
 

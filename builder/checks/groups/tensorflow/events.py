@@ -9,6 +9,7 @@ import tempfile
 from typing import Any
 
 from builder.checks.contract import Measured, NotRun, check, expect
+from builder.checks.groups.tensorflow import on_cpu
 
 
 @check(
@@ -18,6 +19,7 @@ from builder.checks.contract import Measured, NotRun, check, expect
     deadline=90,
     catches="Event files that TensorFlow cannot write or TensorBoard cannot read.",
 )
+@on_cpu
 def run(tensorflow: Any) -> Measured:
     if importlib.util.find_spec("tensorboard") is None:
         raise NotRun("tensorboard is not installed")

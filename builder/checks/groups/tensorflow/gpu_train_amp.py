@@ -19,7 +19,6 @@ def run(tensorflow: Any) -> Measured:
     need_gpu(tensorflow)
     from builder.checks.groups.tensorflow import _precision
 
-    with tensorflow.device("/GPU:0"):
-        measured = _precision.train_mixed("bfloat16")
+    measured = _precision.train_mixed("bfloat16", "GPU:0")
     (gpu, *_) = tensorflow.config.list_physical_devices("GPU")
     return {**measured, "device": tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name)}

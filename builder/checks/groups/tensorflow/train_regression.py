@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from builder.checks.contract import Measured, check, expect
+from builder.checks.groups.tensorflow import on_cpu
 
 
 @check(
@@ -14,6 +15,7 @@ from builder.checks.contract import Measured, check, expect
     deadline=90,
     catches="A Keras that does not train at all: the smallest network there is does not fit a line.",
 )
+@on_cpu
 def run(tensorflow: Any) -> Measured:
     import keras
 

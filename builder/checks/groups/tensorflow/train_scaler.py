@@ -17,5 +17,4 @@ from builder.checks.contract import Measured, check
 def run(tensorflow: Any) -> Measured:
     from builder.checks.groups.tensorflow import _precision
 
-    with tensorflow.device("/CPU:0"):
-        return _precision.train_scaled()
+    return _precision.train_scaled("CPU:0")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from builder.checks.contract import Measured, check
+from builder.checks.groups.tensorflow import on_cpu
 
 
 @check(
@@ -15,6 +16,7 @@ from builder.checks.contract import Measured, check
     deadline=90,
     catches="A tf_keras that does not fit this TensorFlow: scripts for Keras 2 do not train.",
 )
+@on_cpu
 def run(tensorflow: Any) -> Measured:
     import tf_keras
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from builder.checks.contract import Measured, check, expect
@@ -21,7 +22,7 @@ def run(tensorflow: Any) -> Measured:
     expect(bool(found), "no installed package says that it is TensorFlow")
     for project, distribution in found.items():
         expect(
-            distribution.version == version,
+            _plain(distribution.version) == _plain(version),
             f"TensorFlow says it is {version}, the metadata of {project} says {distribution.version}",
         )
     bring = [
@@ -33,3 +34,8 @@ def run(tensorflow: Any) -> Measured:
     product = tensorflow.constant([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]) @ tensorflow.constant([[0.0], [1.0], [2.0]])
     expect(product.numpy().tolist() == [[5.0], [14.0]], f"a product of matrices gave {product.numpy().tolist()}")
     return {"version": version, "from": bring[0]}
+
+
+def _plain(version: str) -> str:
+    """A version without the dashes and dots before `rc` and `dev`, which TensorFlow writes other than its metadata."""
+    return re.sub(r"[-.]?(rc|dev)", r"\1", version)

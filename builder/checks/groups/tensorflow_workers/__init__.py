@@ -50,8 +50,8 @@ def launch_ranks(backend: str) -> pair.Launch:
         environment.update({"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"})
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
         environment.update({"TF_CONFIG": json.dumps(task), "IMGBUILD_COLLECTIVES": backend})
-        if backend == "NCCL":
-            environment["CUDA_VISIBLE_DEVICES"] = str(rank)
+        # Over gRPC on the CPU: a worker takes each GPU that it sees for a replica more, and all of its memory.
+        environment["CUDA_VISIBLE_DEVICES"] = str(rank) if backend == "NCCL" else "-1"
         words = pair.program("tensorflow_workers._ranks", directory)
         commands.append(pair.Command(f"worker {rank}", words, environment))
     return pair.launch(commands, directory, 2, LAUNCH_DEADLINE)

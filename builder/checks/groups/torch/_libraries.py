@@ -11,7 +11,10 @@ from typing import Any
 from builder.checks.contract import expect
 
 #: Libraries of which a process may hold one version only, whatever their files are called.
-_FAMILIES = re.compile(r"lib(torch\w*|c10\w*|cudart|cudnn|cublas|cublasLt|nccl|dnnl|mkldnn|mkl_rt|nvrtc)(?=[-.])")
+#: libnvrtc-builtins belongs to the libnvrtc beside it.
+_FAMILIES = re.compile(
+    r"lib(torch\w*|c10\w*|cudart|cudnn|cublas|cublasLt|nccl|dnnl|mkldnn|mkl_rt|nvrtc(?!-builtins))(?=[-.])"
+)
 _LIBRARY = re.compile(r"(lib[^/]*\.so(?:\.[\d.]+)?)(?: \(deleted\))?$")
 
 

@@ -17,10 +17,12 @@ from builder.checks.contract import Measured, check, expect
 )
 def run(torch: Any) -> Measured:
     metadata = importlib.metadata.version("torch")
+    # The package index takes no local versions: a torch from there that says 2.14.1+cu130 has 2.14.1 in its metadata.
+    said = str(torch.__version__)
     expect(
-        str(torch.__version__) == metadata,
-        f"torch says it is {torch.__version__}, its metadata says {metadata}",
+        metadata in (said, said.partition("+")[0]),
+        f"torch says it is {said}, its metadata says {metadata}",
     )
     product = torch.arange(6.0).reshape(2, 3) @ torch.arange(3.0)
     expect(product.tolist() == [5.0, 14.0], f"a product of matrices gave {product.tolist()}")
-    return {"version": metadata}
+    return {"version": said}
