@@ -1,4 +1,7 @@
-"""Finds the image for a key, or builds it: the one place where recipes meet BuildKit.
+"""Builds recipes, and makes images of what was built: the one place where recipes meet BuildKit.
+
+It takes two builds, since the labels of a Dockerfile cannot say what one of its steps found out: the recipe's own, and,
+once that was measured, one that adds the manifest and the labels. Only the second gives an image that counts.
 
 One session carries the context and the Dockerfiles of the whole matrix, so what several cells share is sent once.
 """
@@ -6,32 +9,37 @@ One session carries the context and the Dockerfiles of the whole matrix, so what
 from __future__ import annotations
 
 import contextlib
-import datetime
-import subprocess
+import hashlib
+import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.builds import REVISION_LABEL
 from builder.engine.auth import DockerLogins
 from builder.engine.build import BuildRequest, build
 from builder.engine.connection import Engine
-from builder.engine.errors import EngineRefused
-from builder.engine.images import list_images, remove, tag
+from builder.engine.errors import EngineError, EngineRefused
+from builder.engine.images import ImageSummary, list_images, remove, tag, untag
 from builder.engine.mutex import held
+from builder.engine.owner import HOST_LABEL, PROCESS_LABEL, is_abandoned, owner_labels
 from builder.engine.session import Session, shared_key_for
 from builder.engine.trace import Event
 from builder.engine.tree import FileTree
 from builder.errors import ImgbuildError
 from builder.lock import BasePin, Bases
 from builder.plan import BASE_LABEL, KEY_LABEL, Action, candidate_tag, candidates, next_candidate
-from builder.project import Project
 from builder.render import Recipe, channel_variable
 from builder.site import Site, build_secrets, site_files, site_wheels, supplies
 
 IDLE_TIMEOUT = 3600.0
 """Seconds of silence after which a build counts as stalled. BuildKit says nothing while a quiet step compiles."""
+
+MANIFEST_PATH = "/opt/imgbuild/manifest.json"
+"""Where an image has what was measured of it."""
+
+_MANIFEST, _FINISH = "manifest.json", "finish.Dockerfile"
+_TEMPORARY = "unfinished-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +51,12 @@ class Image:
         key: the content key that it was built for.
         candidate: its immutable reference.
         built: whether this run built it.
-        seconds: how long that took; 0 when it was found.
     """
 
     id: str
     key: str
     candidate: str
     built: bool
-    seconds: float
 
 
 def context_trees(recipes: Iterable[Recipe], site: Site) -> tuple[FileTree, FileTree]:
@@ -131,31 +137,6 @@ def open_session(engine: Engine, recipes: tuple[Recipe, ...], site: Site, projec
     )
 
 
-def source_labels(project: Project) -> Mapping[str, str]:
-    """Labels outside the key: when an image was made, and from which commit, where the project is a checkout.
-
-    The revision is `git describe`'s: 40 hexadecimal digits, with `-dirty` when tracked files were changed since. There
-    is none for the matrix that imgbuild ships, or for one that git does not track.
-    """
-    created = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-    labels = {"org.opencontainers.image.created": created.isoformat().replace("+00:00", "Z")}
-    if not project.shipped and _git(project.root, "ls-files", "--error-unmatch", project.matrix.name):
-        revision = _git(project.root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-        if revision:
-            labels[REVISION_LABEL] = revision
-    return labels
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    """What git says, or nothing where there is no git or no repository."""
-    command = ["git", "-C", str(directory), *arguments]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return ran.stdout.strip() if ran.returncode == 0 else ""
-
-
 def _base_labels(base: BasePin) -> Mapping[str, str]:
     """What the image is made from: the OCI labels for an image of a registry, and always what the key counts."""
     labels = {BASE_LABEL: base.identity}
@@ -165,57 +146,157 @@ def _base_labels(base: BasePin) -> Mapping[str, str]:
     return labels
 
 
-def build_image(
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """What a recipe was built into: to be measured, and then to become an image.
+
+    Attributes:
+        id: the engine's image id.
+        name: the temporary reference that it has; `FROM` needs one.
+        seconds: how long the build took.
+    """
+
+    id: str
+    name: str
+    seconds: float
+
+
+@contextlib.contextmanager
+def built_recipe(
     engine: Engine,
     session: Session,
     action: Action,
     *,
-    labels: Mapping[str, str],
     on_event: Callable[[Event], None],
     cancel: threading.Event | None = None,
-) -> Image:
-    """Builds the image of an action, and gives it a candidate reference that no image holds.
+) -> Iterator[Unfinished]:
+    """Builds the recipe of an action; what comes of it has a temporary name for the time of a `with` block.
 
-    The build itself puts no tag, so it overwrites none. Should an imgbuild that does not share this machine's state
-    have made a candidate for the same key meanwhile, that one is adopted.
+    It has neither the key's label nor a candidate's name, so it counts as no image of its key. Nothing in it depends on
+    when it was built: built again from the layer cache, it has the same id.
 
     Args:
         engine: where to build.
         session: the matrix's session.
         action: what to build; its base is known.
-        labels: labels outside the key, such as the revision.
         on_event: receives the build's progress.
         cancel: stops the build on the engine when set.
 
     Raises:
         EngineError: the build failed, stalled, was cancelled, or the disk is full.
     """
-    if action.base is None or action.key is None:
-        raise ImgbuildError(f"base {action.cell.base.name} is not known yet", where=action.cell.id)
-    result = build(
+    base, key = _known(action)
+    name = temporary_name(action.cell.repository, key)
+    try:
+        result = build(
+            engine,
+            session,
+            BuildRequest(
+                dockerfile=action.recipe.name,
+                build_args={"BASE": base.reference},
+                tags=(name,),
+                no_cache=action.rebuild,
+            ),
+            on_event=on_event,
+            cancel=cancel,
+            idle_timeout=IDLE_TIMEOUT,
+        )
+        yield Unfinished(id=result.image_id, name=name, seconds=result.seconds)
+    finally:
+        # What keeps this from succeeding is what ended the build, or is seen by whoever goes on.
+        with contextlib.suppress(EngineError):
+            untag(engine, name)
+
+
+def finish_image(
+    engine: Engine,
+    action: Action,
+    unfinished: Unfinished,
+    *,
+    manifest: bytes,
+    labels: Mapping[str, str],
+    on_event: Callable[[Event], None],
+    cancel: threading.Event | None = None,
+) -> Image:
+    """Makes the image of what was built: with its manifest, its labels, and a candidate reference that no image holds.
+
+    The build itself puts no tag, so it overwrites none. Should an imgbuild that does not share this machine's state
+    have made a candidate for the same key meanwhile, that one is adopted.
+
+    Args:
+        engine: where to build.
+        action: what was built.
+        unfinished: what came of it.
+        manifest: the file that it gets as `/opt/imgbuild/manifest.json`.
+        labels: labels outside the key, such as the revision.
+        on_event: receives the build's progress.
+        cancel: stops the build on the engine when set.
+
+    Raises:
+        EngineError: the build failed, was cancelled, or the disk is full.
+    """
+    base, key = _known(action)
+    context, dockerfiles = FileTree(), FileTree()
+    # Its time is derived from its bytes: the same manifest on the same layers is the same layer.
+    context.add_bytes(_MANIFEST, manifest)
+    dockerfiles.add_bytes(_FINISH, f"FROM {unfinished.name}\nCOPY {_MANIFEST} {MANIFEST_PATH}\n".encode())
+    # A session of its own: the context of the matrix was complete before anything was measured.
+    with Session.open(
         engine,
-        session,
-        BuildRequest(
-            dockerfile=action.recipe.name,
-            build_args={"BASE": action.base.reference},
-            labels={**labels, **_base_labels(action.base), KEY_LABEL: action.key},
-            no_cache=action.rebuild,
-        ),
-        on_event=on_event,
-        cancel=cancel,
-        idle_timeout=IDLE_TIMEOUT,
-    )
+        context=context,
+        dockerfiles=dockerfiles,
+        shared_key=hashlib.sha256(f"{action.cell.repository} {key} manifest".encode()).hexdigest(),
+    ) as session:
+        result = build(
+            engine,
+            session,
+            BuildRequest(dockerfile=_FINISH, labels={**labels, **_base_labels(base), KEY_LABEL: key}),
+            on_event=on_event,
+            cancel=cancel,
+            idle_timeout=IDLE_TIMEOUT,
+        )
     # Locks of this machine's state say nothing to an imgbuild elsewhere that uses the same engine.
-    with held(engine, f"imgbuild-candidate-{action.key}", result.image_id):
+    with held(engine, f"imgbuild-candidate-{key}", result.image_id):
         images = list_images(engine)
-        known = candidates(action.cell, action.key, images)
+        _forget(engine, images)
+        known = candidates(action.cell, key, images)
         if not known or action.rebuild:
-            candidate = next_candidate(action.cell, action.key, images)
+            candidate = next_candidate(action.cell, key, images)
             tag(engine, result.image_id, candidate)
-            return Image(id=result.image_id, key=action.key, candidate=candidate, built=True, seconds=result.seconds)
+            return Image(id=result.image_id, key=key, candidate=candidate, built=True)
     number, image = known[-1]
     if image.id != result.image_id:
         with contextlib.suppress(EngineRefused):  # somebody has begun to use it: then it stays
             remove(engine, result.image_id)
-    candidate = candidate_tag(action.cell, action.key, number)
-    return Image(id=image.id, key=action.key, candidate=candidate, built=False, seconds=0.0)
+    return Image(id=image.id, key=key, candidate=candidate_tag(action.cell, key, number), built=False)
+
+
+def _known(action: Action) -> tuple[BasePin, str]:
+    if action.base is None or action.key is None:
+        raise ImgbuildError(f"base {action.cell.base.name} is not known yet", where=action.cell.id)
+    return action.base, action.key
+
+
+def temporary_name(repository: str, key: str) -> str:
+    """A name for what is built and not yet an image: no other process and no other build has it, and it names its
+    process, so that a later run can remove what a killed one leaves.
+    """
+    owner = owner_labels()
+    process = owner[PROCESS_LABEL].replace("/", ".")
+    return f"{repository}:{_TEMPORARY}{key[:12]}.{secrets.token_hex(4)}.{owner[HOST_LABEL]}.{process}"
+
+
+def is_left(reference: str) -> bool:
+    """Whether a reference is a temporary name whose process is known to be gone."""
+    name, *owner = reference.rpartition(":")[2].split(".")
+    if not name.startswith(_TEMPORARY) or len(owner) != 5:
+        return False
+    _, host, *process = owner
+    return is_abandoned({HOST_LABEL: host, PROCESS_LABEL: "/".join(process)}) is True
+
+
+def _forget(engine: Engine, images: Iterable[ImageSummary]) -> None:
+    """Removes the temporary names that killed runs left, and what nothing else needs of their images."""
+    for reference in [reference for image in images for reference in image.tags if is_left(reference)]:
+        with contextlib.suppress(EngineRefused):  # another run removes it, or a container is made of it
+            untag(engine, reference)

@@ -1,12 +1,15 @@
-"""How images were built on this machine, remembered for statements about where they come from."""
+"""Where images come from: labels that say so, and what this machine remembers of its builds, for statements."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import hashlib
+import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from builder.engine import fields
 from builder.lock.file import BASE_SUFFIX, LOCKS, PYTHON_SUFFIX, environment_name, locks_of
@@ -18,8 +21,57 @@ from builder.render import Recipe
 REVISION_LABEL = "org.opencontainers.image.revision"
 """The image label that carries the project's commit."""
 
+SOURCE_LABEL = "org.opencontainers.image.source"
+"""The image label that carries the address of the project's repository."""
+
 BUILDS = "builds"
 """The kind of record that remembers how images were built here, by image id."""
+
+
+def source_labels(project: Project) -> Mapping[str, str]:
+    """Labels outside the key: when an image was made, and from which commit of what, where the project is a checkout.
+
+    The revision is `git describe`'s: 40 hexadecimal digits, with `-dirty` when tracked files were changed since. The
+    source is the address of its remote `origin`, without credentials. There is neither for the matrix that imgbuild
+    ships, or for one that git does not track.
+    """
+    created = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    labels = {"org.opencontainers.image.created": created.isoformat().replace("+00:00", "Z")}
+    if not project.shipped and _git(project.root, "ls-files", "--error-unmatch", project.matrix.name):
+        revision = _git(project.root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        if revision:
+            labels[REVISION_LABEL] = revision
+        source = public_address(_git(project.root, "remote", "get-url", "origin"))
+        if source:
+            labels[SOURCE_LABEL] = source
+    return labels
+
+
+def public_address(remote: str) -> str:
+    """A git remote as a URL without credentials; empty for a path, which says nothing elsewhere.
+
+    `git@example.org:team/project.git`, the form of scp, becomes `ssh://git@example.org/team/project.git`.
+    """
+    scp = re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(\S+)", remote)
+    if scp:
+        return f"ssh://{scp[1]}/{scp[2]}"
+    url = re.fullmatch(r"(https?|ssh|git)://(?:([^/@\s:]*)[^/\s]*@)?([^\s?#]+)\S*", remote)
+    if not url:
+        return ""
+    # What stands before the host is a name for ssh, and may be a token for anything else.
+    user = f"{url[2]}@" if url[1] == "ssh" and url[2] else ""
+    return f"{url[1]}://{user}{url[3]}"
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """What git says, or nothing where there is no git or no repository."""
+    command = ["git", "-C", str(directory), *arguments]
+    try:
+        # A path in what git says may have bytes that are no UTF-8.
+        ran = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ran.stdout.strip() if ran.returncode == 0 else ""
 
 
 @dataclass(frozen=True, kw_only=True)

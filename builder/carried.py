@@ -1,12 +1,13 @@
-"""What came of one cell: how far it is while it is carried, and what is left of that when it is done."""
+"""What was asked of a run, how far a cell is while it is carried, and what is left of that when it is done."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from builder.builds import BuildRecord
-from builder.check import CheckRun, Verdict, VerdictStatus
+from builder.check import DEFAULT_USER, CheckRun, Verdict, VerdictStatus
 from builder.engine.errors import FailedStep
 from builder.errors import CheckFailed, CheckIncomplete
 from builder.matrix import Level
@@ -20,6 +21,37 @@ OUTCOMES: Mapping[VerdictStatus, tuple[Status, int]] = {
     VerdictStatus.INCOMPLETE: (Status.INCOMPLETE, CheckIncomplete.exit_code),
 }
 """What a verdict makes of a cell whose image was only checked, and the exit code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run.
+
+    Attributes:
+        jobs: how many cells are carried at once.
+        checks: how many of them may be checked at once; a check trains on two processes and needs the processors.
+        check: False to stop before the check.
+        rebuild: make new candidates beside existing ones.
+        check_deadline: seconds that a check may take.
+        user: UID:GID that checks run as. Only a check as the default one counts for tags.
+        gpus: give every check the GPUs of the engine; those that go up to `gpu` get them anyway.
+        level: the highest level that checks may go up to; None for as far as cells ask and the engine can.
+        recheck: check also what passed before.
+        fail_fast: end a check after the first failure.
+        runs: where checks leave their directories; None for the state directory, which keeps the newest.
+    """
+
+    jobs: int = 1
+    checks: int = 1
+    check: bool = True
+    rebuild: bool = False
+    check_deadline: float = 900.0
+    user: str = DEFAULT_USER
+    gpus: bool = False
+    level: Level | None = None
+    recheck: bool = False
+    fail_fast: bool = False
+    runs: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def leftovers(engine: Engine) -> tuple[Leftover, ...]:
                 id=fields.text(container.get("Id")),
                 name=name,
                 running=fields.text(container.get("State")) == "running",
-                abandoned=_abandoned(labels),
+                abandoned=is_abandoned(labels),
             )
         )
     return tuple(found)
@@ -101,7 +101,8 @@ def remove_container(engine: Engine, container: str) -> bool:
     return True
 
 
-def _abandoned(labels: Mapping[str, str]) -> bool | None:
+def is_abandoned(labels: Mapping[str, str]) -> bool | None:
+    """Whether the process that `owner_labels` named is gone; None when that cannot be told from here."""
     if labels.get(HOST_LABEL) != _host():
         return None
     boot, _, process = labels.get(PROCESS_LABEL, "").partition("/")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from builder.builds import REVISION_LABEL, recall_build, remember_build
+from builder.attest.reading import canonical
+from builder.builds import REVISION_LABEL, SOURCE_LABEL, recall_build, remember_build, source_labels
 from builder.lock import BasePin, Bases
 from builder.matrix import load_matrix
 from builder.plan import Action
 from builder.project import Project, find_project
 from builder.records import Records
+from builder.release.statements import configuration
 from builder.render import render_all
 
 PIN = BasePin(name="bookworm", source=Bases.REGISTRY, reference="debian@sha256:1", identity="registry:1", why="")
@@ -50,6 +55,18 @@ def test_a_build_is_remembered_by_the_image(project: Project, action: Action, tm
     assert made.template == "pytorch.Dockerfile.j2"
     assert made.dockerfile == hashlib.sha256(action.recipe.dockerfile.encode()).hexdigest()
     assert set(made.files) == {file.path for file in action.recipe.files}
+
+
+def test_names_that_are_no_utf8_are_written_down_all_the_same(project: Project, action: Action, tmp_path: Path) -> None:
+    matrix = tmp_path / os.fsdecode(b"m\xff.yaml")
+    shutil.copyfile(project.matrix, matrix)
+    git = ("git", "-C", str(tmp_path))
+    for arguments in (("init", "-q"), ("add", "-A"), ("remote", "add", "origin", "https://example.org/\udcff")):
+        subprocess.run([*git, *arguments], check=True)
+    there = find_project(matrix, tmp_path)
+    assert source_labels(there)[SOURCE_LABEL] == "https://example.org/\ufffd"
+    name = configuration(there, action.recipe)[0].name
+    assert canonical({"name": name}).decode() == '{"name":"m\ufffd.yaml"}'
 
 
 def test_the_locks_are_those_that_the_recipe_came_from(project: Project, action: Action, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_process_that_cannot_be_seen_is_not_gone(
     monkeypatch: pytest.MonkeyPatch, start: str, kill: Callable[[int, int], None], abandoned: bool | None
 ) -> None:
     labels = owner.owner_labels()
-    assert owner._abandoned(labels) is False
+    assert owner.is_abandoned(labels) is False
     monkeypatch.setattr(owner, "_start_time", lambda _: start)
     monkeypatch.setattr(os, "kill", kill)
-    assert owner._abandoned(labels) is abandoned
+    assert owner.is_abandoned(labels) is abandoned
