@@ -6,6 +6,7 @@
     ├── ConfigError         5   matrix.yaml, the site file or an option's value is invalid
     ├── RenderError         6   a template does not render
     ├── BaseError           8   a base image can neither be pulled nor made
+    ├── TooLarge            9   an image takes more than its budget
     ├── CheckFailed        10   an image did not pass its check
     ├── CheckIncomplete    11   a required check did not run
     ├── Differs            13   what is committed differs from what is rendered, or two images
@@ -75,6 +76,16 @@ class BaseError(ImgbuildError):
     """A base image can neither be pulled nor made."""
 
     exit_code = 8
+
+
+class TooLarge(ImgbuildError):
+    """An image takes more bytes than its cell's budget; `detail` says what they are, line by line."""
+
+    exit_code = 9
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "", detail: tuple[str, ...] = ()) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.detail = detail
 
 
 class CheckFailed(ImgbuildError):

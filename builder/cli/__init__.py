@@ -21,6 +21,7 @@ from builder.cli.matrix import matrix_command
 from builder.cli.promote import promote
 from builder.cli.publish import publish
 from builder.cli.render import render
+from builder.cli.size import size
 from builder.cli.verify import verify
 from builder.exits import exit_code_of
 
@@ -55,7 +56,7 @@ def cli() -> None:
 
 for command in (
     *(init, matrix_command, explain, lock, render, build, check),
-    *(publish, evidence, verify, diff, promote, keygen),
+    *(publish, evidence, verify, diff, size, promote, keygen),
     *(ci, doctor),
 ):
     cli.add_command(command)

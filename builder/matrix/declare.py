@@ -106,6 +106,7 @@ class Override:
     match: Placed
     base: Placed | None
     require: Requirements
+    budget: Placed | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +135,7 @@ class Declarations:
     overrides: tuple[Override, ...]
     tags: tuple[Placed, ...]
     aliases: tuple[Alias, ...]
+    default_budget: Placed | None = None
 
 
 def declare(root: Node) -> Declarations:
@@ -169,6 +171,7 @@ def declare(root: Node) -> Declarations:
         overrides=tuple(_override(node, bases) for node in _list(top, "overrides")),
         tags=tuple(_placed(node) for node in top["tags"].sequence()),
         aliases=tuple(_alias(key, value) for key, value in _items(top, "aliases")),
+        default_budget=_placed(defaults["budget"]) if "budget" in defaults else None,
     )
 
 
@@ -345,6 +348,7 @@ def _override(node: Node, bases: Mapping[str, Base]) -> Override:
         match=_placed(fields["match"]),
         base=_defined(change["base"], bases, "bases") if "base" in change else None,
         require=_requirements(change),
+        budget=_placed(change["budget"]) if "budget" in change else None,
     )
 
 

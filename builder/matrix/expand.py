@@ -17,7 +17,7 @@ from builder.compat.model import Combination, Finding
 from builder.errors import ConfigError
 from builder.matrix.cells import declared_twice, framework_of, policy_of, python_missing
 from builder.matrix.declare import Candidate, Declarations, Placed, declare
-from builder.matrix.forms import REPOSITORY
+from builder.matrix.forms import REPOSITORY, size_bytes
 from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, project_hint, refusal, tables
 from builder.matrix.model import (
     CPU,
@@ -152,7 +152,7 @@ class _Expansion:
         other = self._first.setdefault(id, candidate)
         if other is not candidate:
             raise declared_twice(id, candidate, other)
-        new_base, require = self._overrides.of(id, axes)
+        new_base, require, own_budget = self._overrides.of(id, axes)
         base = declarations.bases[(new_base or candidate.base).text]
         framework = self._framework(candidate)
         extras = self._extras_of(candidate)
@@ -176,6 +176,7 @@ class _Expansion:
             return
         if candidate.python.text not in base.pythons:
             raise python_missing(id, candidate.python, base, declarations.bases)
+        budget = own_budget or declarations.default_budget
         self._cells.append(
             Cell(
                 id=id,
@@ -192,6 +193,7 @@ class _Expansion:
                 position=candidate.position,
                 cautions=finding.unknown + finding.warnings,
                 combination=combination,
+                budget=size_bytes(budget.text) if budget is not None else None,
             )
         )
 

@@ -19,6 +19,7 @@ from builder.matrix.forms import (
     REASON,
     REPOSITORY,
     REQUIREMENT,
+    SIZE,
     SYSTEM_PACKAGE,
     TAG,
     TAG_PLACEHOLDERS,
@@ -280,6 +281,16 @@ DEFAULTS: Final = Record(
             example="{max-age: 30}",
             default="see there",
         ),
+        Field(
+            name="budget",
+            type=SIZE,
+            doc=(
+                "The most that an image may take on the engine, in decimal units as `docker images` prints them. "
+                "One that takes more fails and gets no tag."
+            ),
+            example="1.2 GB",
+            default="no limit",
+        ),
     ),
     former=_FORMER,
 )
@@ -301,6 +312,13 @@ OVERRIDE_SET: Final = Record(
             type=REQUIRE,
             doc="What an image must have shown before it is tagged.",
             example="{public: gpu}",
+            default="unchanged",
+        ),
+        Field(
+            name="budget",
+            type=SIZE,
+            doc="The most that the cell's image may take, as in `defaults`.",
+            example="900 MB",
             default="unchanged",
         ),
     ),

@@ -8,6 +8,7 @@ with `-`. Only a `reason`, which is never rendered, is free text.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Final
 
 from packaging.version import InvalidVersion, Version
@@ -83,6 +84,23 @@ def _explain_python(text: str) -> str:
     if re.fullmatch(r"3\.[0-9]+t", text):
         return f"free-threaded builds cannot be named here; for example `{text[:-1]}`"
     return _misread(text, "python") or "for example `3.11`"
+
+
+_UNITS: Final = {"MB": 10**6, "GB": 10**9}
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a text of the form `SIZE`, in decimal units as `docker images` has them: `1.2 GB` is 1.2e9."""
+    number, _, unit = text.partition(" ")
+    return int(Decimal(number) * _UNITS[unit])
+
+
+def _explain_size(text: str) -> str:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*", text)
+    if match and match[3]:
+        return "units are decimal, as `docker images` prints them; for example `1200 MB` or `1.2 GB`"
+    written = f"{match[1]} {match[2].upper()}B" if match else ""
+    return f"write `{written}`" if SIZE.matches(written) else "for example `1200 MB` or `1.2 GB`"
 
 
 def _misread(text: str, what: str) -> str:
@@ -186,5 +204,12 @@ TAG: Final = Text(
     pattern=rf"(?!{CANDIDATE_PREFIX}|.*{VERIFIED_SUFFIX}$){_TAG}",
     example="latest",
     limit=TAG_LIMIT,
+)
+SIZE: Final = Text(
+    noun="a size in MB or GB",
+    pattern=r"(?=.*[1-9])(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,3})? [MG]B",
+    example="1.2 GB",
+    limit=20,
+    explain=_explain_size,
 )
 REASON: Final = Text(noun="one line of text", pattern=r"\S(?:.*\S)?", example="no wheel exists", limit=300)

@@ -195,6 +195,7 @@ class Cell:
         cautions: what facts say against it without forbidding it, and, where new things are assumed to work, what
             the facts do not know.
         combination: what the facts were asked about it.
+        budget: the most bytes that its image may take on the engine; None for no limit.
     """
 
     id: str
@@ -211,6 +212,7 @@ class Cell:
     position: Position
     cautions: tuple[Reason, ...]
     combination: Combination
+    budget: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,13 +105,15 @@ class Overrides:
         self._useful: set[Position] = set()
         self._default_base = default_base
 
-    def of(self, id: str, axes: Axes) -> tuple[Placed | None, Requirements]:
-        """The base and the requirements that the cell gets from them, each with its position; None for no change.
+    def of(self, id: str, axes: Axes) -> tuple[Placed | None, Requirements, Placed | None]:
+        """The base, the requirements and the budget that the cell gets from them, each with its position; None for no
+        change.
 
         Raises:
             ConfigError: two set one of them differently, or the id would name another base than the cell's.
         """
         base: tuple[Override, Placed] | None = None
+        budget: tuple[Override, Placed] | None = None
         required: dict[str, tuple[Override, Placed]] = {}
         for entry, match in self._rules:
             if not match(id):
@@ -125,14 +127,17 @@ class Overrides:
                         hint=_narrow(entry),
                     )
                 base = _agreed("base", id, base, (entry, entry.base))
+            if entry.budget is not None:
+                budget = _agreed("budget", id, budget, (entry, entry.budget))
             said = entry.require
             for name, value in (("public", said.public), ("verified", said.verified), ("max-age", said.max_age)):
                 if value is not None:
                     required[name] = _agreed(f"require.{name}", id, required.get(name), (entry, value))
         placed = {name: value for name, (_, value) in required.items()}
-        return base and base[1], Requirements(
+        require = Requirements(
             public=placed.get("public"), verified=placed.get("verified"), max_age=placed.get("max-age")
         )
+        return base and base[1], require, budget and budget[1]
 
     def useless(self, ids: Collection[str]) -> list[str]:
         """A warning for each entry that matched nothing."""
