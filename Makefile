@@ -36,6 +36,7 @@ test: $(EXTRAS)
 	.ci/prepare engine
 	.ci/prepare buildx
 	.ci/prepare node
+	.ci/prepare hpc
 	$(BIN)/pytest
 
 unit: $(EXTRAS)

@@ -29,7 +29,7 @@ def healthy_images(given: Sequence[str]) -> Mapping[Base, str]:
     lacking = [base for base in Base if base not in found]
     if lacking:
         program = str(Path(sys.executable).with_name("imgbuild"))
-        command = [program, "build", "--no-check", "--format", "json"]
+        command = [program, "build", *CELLS.values(), "--no-check", "--format", "json"]
         report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
         ids = {cell["cell"]: cell["image_id"] for cell in report["cells"]}
         found |= {base: ids[CELLS[base]] for base in lacking}

@@ -12,10 +12,18 @@ from typing import Any
 LABEL = "imgbuild-test"
 """The label by which what the tests make is found and removed."""
 
+CELLS = (
+    "torch-2.13.0-cpu-py3.11",
+    "torch-2.13.0-cpu-py3.11-horovod",
+    "tensorflow-2.21.0-cpu-py3.11",
+    "tensorflow-2.21.0-cpu-py3.11-horovod",
+)
+"""The cells of the default matrix that the tests build. The others are built by `make test-images`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """The default matrix, built once for all tests under this run's prefix, by the command itself.
+    """`CELLS`, built once for all tests under this run's prefix, by the command itself.
 
     Attributes:
         repository: the prefix of its images.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import LABEL, Built, Ran, imgbuild
+from command import CELLS, LABEL, Built, Ran, imgbuild
 from tiny import import_root, root_archive
 
 from builder.engine import fields
@@ -85,7 +85,7 @@ MOVED = "imgbuild lock --upgrade debian"
 
 @pytest.fixture(scope="session")
 def built(engine: Engine, prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Builds, checks and tags the default matrix. Takes minutes where the layer cache does not know it.
+    """Builds, checks and tags `CELLS`. Takes minutes where the layer cache does not know it.
 
     The distribution's archive keeps no old versions. Where it has moved on since the default matrix was locked, what
     the build then asks for is done, in a copy of the project: these tests are about builds, on any later day too.
@@ -96,13 +96,13 @@ def built(engine: Engine, prefix: str, tmp_path_factory: pytest.TempPathFactory)
     def run(*arguments: str) -> Ran:
         return imgbuild(*arguments, "--repository", prefix, environment=environment, cwd=folder)
 
-    ran = run("build", "--format", "json")
+    ran = run("build", *CELLS, "--format", "json")
     if ran.code != 0 and MOVED in ran.out + ran.err:
         folder = tmp_path_factory.mktemp("default")
         for command in (("init", str(folder)), ("lock", "--repository", prefix, "--upgrade", "debian")):
             done = imgbuild(*command, environment=environment, cwd=folder)
             assert done.code == 0, done.out + done.err
-        ran = run("build", "--format", "json")
+        ran = run("build", *CELLS, "--format", "json")
     assert ran.code == 0, ran.out + ran.err
     return Built(repository=prefix, report=ran.json, environment=environment, folder=folder)
 

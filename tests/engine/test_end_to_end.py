@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 import pytest
-from command import Built, imgbuild
+from command import CELLS, Built, imgbuild
 
 pytestmark = pytest.mark.engine
 
@@ -76,13 +76,13 @@ def test_no_label_says_verified(built_horovod: dict[str, Any], client: docker.Do
 def test_a_second_run_does_nothing_and_says_so(built: Built, client: docker.DockerClient) -> None:
     before = (ids(client), len(client.images.list(all=True)), len(client.containers.list(all=True)))
     for _ in range(3):
-        ran = built.run("build", "--format", "json")
+        ran = built.run("build", *CELLS, "--format", "json")
         assert ran.code == 0, ran.err
         assert {(cell["status"], cell["built"], cell["checked"]) for cell in ran.json["cells"]} == {
             ("unchanged", False, False)
         }
-    assert "nothing built, nothing checked" in built.run("build").out
-    dry = built.run("build", "--dry-run", "--format", "json").json
+    assert "nothing built, nothing checked" in built.run("build", *CELLS).out
+    dry = built.run("build", *CELLS, "--dry-run", "--format", "json").json
     actions = {(action["build"], action["check"], *action["tags"]) for action in dry["actions"]}
     assert actions == {(False, False)}
     assert (ids(client), len(client.images.list(all=True)), len(client.containers.list(all=True))) == before

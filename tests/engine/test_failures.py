@@ -13,7 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from command import Built
+from command import CELLS, Built
 
 pytestmark = pytest.mark.engine
 
@@ -141,7 +141,7 @@ def test_a_cell_without_an_image_does_not_cost_the_others_their_check(
 
 
 def test_a_state_directory_that_cannot_be_written(built: Built) -> None:
-    ran = built.run("build", "--rebuild", "--no-check", "--bases", "bootstrap", state=Path("/proc/imgbuild"))
+    ran = built.run("build", CELLS[0], "--rebuild", "--no-check", "--bases", "bootstrap", state=Path("/proc/imgbuild"))
     assert ran.code == 17, ran.err
     assert "Traceback" not in ran.err
 
@@ -260,5 +260,5 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(
     run.kill()
     run.communicate(timeout=60)
     assert len(check_containers(client, endless)) == 1
-    assert built.run("build").code == 0
+    assert built.run("build", CELLS[0]).code == 0
     assert check_containers(client, endless) == []

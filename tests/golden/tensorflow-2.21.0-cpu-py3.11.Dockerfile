@@ -23,7 +23,7 @@ RUN --mount=type=tmpfs,target=/run \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
         /var/log/apt /var/log/dpkg.log /var/log/alternatives.log \
     && useradd --no-log-init --uid 1000 --user-group --home-dir /home/user --shell /bin/bash user \
-    && install -d -m 1777 /home/user /workspace \
+    && install -d -m 1777 /home/user /home/user/.cache /home/user/.config /home/user/.local /workspace \
     && rm -f /etc/*- \
     && python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.11", sys.version'
 
@@ -51,8 +51,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
-    && /opt/tools/bin/python -m pip install --disable-pip-version-check --progress-bar off \
-        --root-user-action ignore --no-cache-dir --no-deps --require-hashes \
+    && PIP_ROOT_USER_ACTION=ignore /opt/tools/bin/python -m pip install \
+        --disable-pip-version-check --progress-bar off --no-cache-dir --no-deps --require-hashes \
         --find-links /run/pip/wheels --requirement /run/pip/list.txt
 
 # The framework, with Keras 3 and Keras 2. Bytecode is kept for what an import needs, not for everything.
@@ -68,15 +68,17 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-f4497a4d79491b40.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-f4497a4d79491b40,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     --mount=type=bind,source=provided/tensorflow-2.21.0-py3-none-any.whl,target=/run/provided/tensorflow-2.21.0-py3-none-any.whl \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
-    && python3 -m venv --without-pip /opt/venv \
+    && python3 -m venv --without-pip --system-site-packages /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /run/provided/tensorflow-2.21.0-py3-none-any.whl \
+    && python -B /run/slim /opt/venv \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import tensorflow, keras, tf_keras'
 
@@ -90,23 +92,29 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-d558bcc19c54781f.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-d558bcc19c54781f,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv \
     && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
 COPY --chmod=0644 locked/pins-f51002f1ed51277d.txt /opt/imgbuild/constraints.txt
 COPY --chmod=0755 files/imgcheck.pyz /usr/local/bin/imgcheck
+COPY --chmod=0755 files/imginfo /usr/local/bin/imginfo
 ENV HOME=/home/user \
+    LNAME=user \
+    PATH=${PATH}:/home/user/.local/bin \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    UV_CONSTRAINT=/opt/imgbuild/constraints.txt \
     TENSORFLOW_VERSION=2.21.0
-LABEL org.opencontainers.image.title="tensorflow" \
-      org.opencontainers.image.version="2.21.0"
+LABEL org.opencontainers.image.title="tensorflow"
 WORKDIR /workspace
 USER 1000:1000
 EXPOSE 6006

@@ -23,7 +23,7 @@ RUN --mount=type=tmpfs,target=/run \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
         /var/log/apt /var/log/dpkg.log /var/log/alternatives.log \
     && useradd --no-log-init --uid 1000 --user-group --home-dir /home/user --shell /bin/bash user \
-    && install -d -m 1777 /home/user /workspace \
+    && install -d -m 1777 /home/user /home/user/.cache /home/user/.config /home/user/.local /workspace \
     && rm -f /etc/*- \
     && python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.11", sys.version'
 
@@ -51,8 +51,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
-    && /opt/tools/bin/python -m pip install --disable-pip-version-check --progress-bar off \
-        --root-user-action ignore --no-cache-dir --no-deps --require-hashes \
+    && PIP_ROOT_USER_ACTION=ignore /opt/tools/bin/python -m pip install \
+        --disable-pip-version-check --progress-bar off --no-cache-dir --no-deps --require-hashes \
         --find-links /run/pip/wheels --requirement /run/pip/list.txt
 
 # The framework. Bytecode is kept for what an import and a first optimizer (which imports torch._dynamo) need, not for
@@ -69,14 +69,16 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-b2c16ed0351c2a47.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-b2c16ed0351c2a47,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && channel="${IMGBUILD_CHANNEL_PYTORCH_CPU-https://download.pytorch.org/whl/cpu}" \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off \
         ${channel:+--extra-index-url "$channel"}; } \
-    && python3 -m venv --without-pip /opt/venv \
+    && python3 -m venv --without-pip --system-site-packages /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import torch, torch.distributed, torch.utils.data; torch.optim.AdamW([torch.zeros(1)])'
 
@@ -90,23 +92,29 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-d558bcc19c54781f.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-d558bcc19c54781f,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv \
     && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image
 COPY --chmod=0755 files/entrypoint /opt/imgbuild/entrypoint
 COPY --chmod=0644 locked/pins-453cce97aa21bacd.txt /opt/imgbuild/constraints.txt
 COPY --chmod=0755 files/imgcheck.pyz /usr/local/bin/imgcheck
+COPY --chmod=0755 files/imginfo /usr/local/bin/imginfo
 ENV HOME=/home/user \
+    LNAME=user \
+    PATH=${PATH}:/home/user/.local/bin \
     PIP_CONSTRAINT=/opt/imgbuild/constraints.txt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    UV_CONSTRAINT=/opt/imgbuild/constraints.txt \
     PYTORCH_VERSION=2.13.0
-LABEL org.opencontainers.image.title="pytorch" \
-      org.opencontainers.image.version="2.13.0"
+LABEL org.opencontainers.image.title="pytorch"
 WORKDIR /workspace
 USER 1000:1000
 EXPOSE 6006

@@ -45,7 +45,8 @@ def test_matrix_works_in_an_empty_folder_with_what_ships(tmp_path: Path) -> None
     assert "using the one that imgbuild ships" in ran.stderr
     cells = [cell["cell"] for cell in json.loads(ran.stdout)["cells"]]
     frameworks = ("torch-2.13.0", "tensorflow-2.21.0")
-    assert cells == [f"{name}-cpu-py3.11{extras}" for name in frameworks for extras in ("", "-horovod")]
+    assert cells[:4] == [f"{name}-cpu-py3.11{extras}" for name in frameworks for extras in ("", "-horovod")]
+    assert {cell.partition("-")[0] for cell in cells[4:]} == {"torch", "tensorflow", "jax", "mxnet"}
 
 
 def test_init_writes_a_project_whose_own_files_win(tmp_path: Path) -> None:
@@ -61,7 +62,8 @@ def test_init_writes_a_project_whose_own_files_win(tmp_path: Path) -> None:
     assert (refused.returncode, "--force" in refused.stderr) == (5, True)
     ran = run("matrix", "--format", "json", cwd=project)
     assert ran.stderr == ""
-    assert {cell["repository"] for cell in json.loads(ran.stdout)["cells"]} == {"mine/pytorch", "mine/tensorflow"}
+    repositories = {cell["repository"] for cell in json.loads(ran.stdout)["cells"]}
+    assert repositories == {"mine/pytorch", "mine/tensorflow", "mine/jax", "mine/mxnet"}
     assert run("init", "p", "--force", cwd=tmp_path).returncode == 0
     assert (project / "matrix.yaml").read_bytes() == (shipped_data() / "matrix.yaml").read_bytes()
 
@@ -197,7 +199,7 @@ def test_a_template_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_a_lock_file_that_is_missing_or_tampered_with(tmp_path: Path) -> None:
     assert run("init", ".", cwd=tmp_path).returncode == 0
-    (file,) = (tmp_path / "dockerfiles/locks").glob("torch-*.python.json")
+    (file,) = (tmp_path / "dockerfiles/locks").glob("torch-2.13.0-cpu-*.python.json")
     content = file.read_text()
     file.write_text(content.replace('"dask-2', '"dask-1'))
     ran = run("render", cwd=tmp_path)
@@ -257,7 +259,7 @@ def test_selectors_that_match_nothing_warn_and_an_empty_selection_is_a_usage_err
     ran = run("matrix", "*-horovod", "no-such-*", cwd=tmp_path)
     assert ran.returncode == 0
     assert "no-such-*" in ran.stderr
-    ran = run("matrix", "--only", "python=3.9", cwd=tmp_path)
+    ran = run("matrix", "--only", "python=3.8", cwd=tmp_path)
     assert ran.returncode == 2
     assert "no cell is selected" in ran.stderr
 
@@ -271,11 +273,13 @@ exclude:
 def test_matrix_lists_the_excluded_cells_that_the_selection_means(tmp_path: Path) -> None:
     text = (shipped_data() / "matrix.yaml").read_text()
     assert "\nexclude:" not in text
+    total = len(json.loads(run("matrix", "--format", "json", cwd=tmp_path).stdout)["cells"])
     (tmp_path / "matrix.yaml").write_text(text + EXCLUDED)
     everything = run("matrix", cwd=tmp_path)
-    assert "3 cells, 1 excluded" in everything.stdout
+    assert f"{total - 1} cells, 1 excluded" in everything.stdout
     assert "py3.11  excluded: not today" in everything.stdout
-    for arguments in (("*-horovod",), ("--skip", "*-py3.11"), ("--only", "extras=horovod")):
+    only = ("t*-cpu-py3.11*",)
+    for arguments in (("t*-cpu-py3.11-horovod",), (*only, "--skip", "*-py3.11"), (*only, "--only", "extras=horovod")):
         some = run("matrix", *arguments, cwd=tmp_path)
         assert "2 cells, 0 excluded" in some.stdout
         assert "not today" not in some.stdout

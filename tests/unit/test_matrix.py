@@ -292,6 +292,56 @@ def test_what_is_required_of_a_cell(
 
 
 @pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("1200 MB", 1_200_000_000),
+        ("1.2 GB", 1_200_000_000),
+        ("0.5 MB", 500_000),
+        ("999999.999 GB", 999_999_999_000_000),
+    ],
+)
+def test_a_budget_is_in_decimal_units(written: str, found: int) -> None:
+    text = change("{base: bookworm}", f"{{base: bookworm, budget: {written}}}")
+    assert {cell.budget for cell in matrix(text).cells} == {found}
+    assert schema_accepts(text)
+    assert {cell.budget for cell in matrix().cells} == {None}
+
+
+def test_a_budget_of_some_cells_takes_the_place_of_the_default() -> None:
+    text = change("{base: bookworm}", "{base: bookworm, budget: 1 GB}")
+    text += 'overrides: [{match: "*-cuda*", set: {budget: 6.5 GB}}]\n'
+    assert [cell.budget for cell in matrix(text).cells] == [10**9, 10**9, 6_500_000_000, 6_500_000_000]
+    assert schema_accepts(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("1200MB", "write `1200 MB`"),
+        ("1200 mb", "write `1200 MB`"),
+        ('"1.2GB"', "write `1.2 GB`"),
+        ('"1.2 G"', "write `1.2 GB`"),
+        ('"1 GiB"', "units are decimal, as `docker images` prints them; for example `1200 MB` or `1.2 GB`"),
+        ('"0 GB"', "for example `1200 MB` or `1.2 GB`"),
+        ('"0.000 MB"', "for example `1200 MB` or `1.2 GB`"),
+        ('"-1 GB"', "for example `1200 MB` or `1.2 GB`"),
+        ('"1,2 GB"', "for example `1200 MB` or `1.2 GB`"),
+        ('"1e3 MB"', "for example `1200 MB` or `1.2 GB`"),
+        ('"1200 MB "', "write `1200 MB`"),
+        ('"much"', "for example `1200 MB` or `1.2 GB`"),
+    ],
+)
+def test_a_budget_that_is_no_size_is_refused(written: str, hint: str) -> None:
+    text = change("{base: bookworm}", f"{{base: bookworm, budget: {written}}}")
+    error = refused(text)
+    assert error.where.startswith("m.yaml:")
+    assert error.message.startswith("`budget` cannot be ")
+    assert error.message.endswith("it must be a size in MB or GB")
+    assert error.hint == hint
+    assert not schema_accepts(text)
+
+
+@pytest.mark.parametrize(
     ("first", "second", "field", "cell"),
     [
         (
@@ -308,6 +358,7 @@ def test_what_is_required_of_a_cell(
         ),
         ('"*", set: {require: {max-age: 7}}', '"*-cpu-*", set: {require: {max-age: 8}}', "require.max-age", IDS[0]),
         ('"*", set: {base: other}', '"*-cpu-*", set: {base: another}', "base", IDS[0]),
+        ('"*", set: {budget: 1 GB}', '"*-cpu-*", set: {budget: 2 GB}', "budget", IDS[0]),
     ],
 )
 def test_overrides_that_contradict_each_other(first: str, second: str, field: str, cell: str) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 from test_check_memory import details, ran
 
-from builder import commands, pipeline
+from builder import checking, commands, pipeline
 from builder.check import CheckRun, Reach
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError
@@ -157,9 +157,10 @@ class Place:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(state=tmp_path)
     monkeypatch.setattr(pipeline, "list_images", world.list_images)
-    monkeypatch.setattr(pipeline, "check_image", world.check_image)
+    monkeypatch.setattr(checking, "check_image", world.check_image)
     monkeypatch.setattr(pipeline, "promote", world.promote)
-    monkeypatch.setattr(pipeline, "stale_references", world.stale)
+    for module in (pipeline, checking):
+        monkeypatch.setattr(module, "stale_references", world.stale)
     monkeypatch.setattr(pipeline, "redact", lambda text, site: text)
     return world
 
@@ -329,12 +330,19 @@ def test_housekeeping_that_fails_costs_no_report(error: Exception, tmp_path: Pat
     assert memory.asked == 1
 
 
-def test_what_only_evidence_needs_is_not_imported_to_build() -> None:
-    """It takes 60 ms, as much as everything else that a run with nothing to do adds to docker's own import."""
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        ("builder.attest", "builder.runs", "builder.release", "builder.registry", "cryptography"),
+        ("builder.build", "builder.making", "builder.measure"),
+    ],
+    ids=["for evidence", "to build"],
+)
+def test_what_a_run_with_nothing_to_do_does_not_need_is_not_imported(rooms: tuple[str, ...]) -> None:
+    """It takes 60 ms and more, as much as everything else that such a run adds to docker's own import."""
     code = (
         "import sys, builder.commands\n"
-        "heavy = ('builder.attest', 'builder.runs', 'builder.release', 'builder.registry', 'cryptography')\n"
-        "print(*sorted(name for name in sys.modules if name.startswith(heavy)))"
+        f"print(*sorted(name for name in sys.modules if name.startswith({rooms!r}) and name != 'builder.builds'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -151,7 +151,7 @@ def test_the_shipped_template_imports_by_distribution(shipped: Shipped) -> None:
 @pytest.mark.parametrize(
     ("extras", "fields", "message"),
     [
-        ((), {"cuda": "13.0"}, "this template makes images for CPUs, not for CUDA 13.0"),
+        ((), {"cuda": "12.6"}, "whose names it knows for CUDA 13, not for CUDA 12.6"),
         ((an_extra("horovod", controller="mpi"),), {}, "this template builds Horovod with Gloo, not with MPI"),
         ((an_extra("horovod", "horovod", "dask"),), {}, "must bring the package horovod and no other"),
         ((an_extra("ring", "dask", "horovod"),), {}, "move it from the extra ring to one named horovod"),
