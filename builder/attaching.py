@@ -11,7 +11,7 @@ from builder.attest import (
     site_trusted_keys,
 )
 from builder.carried import OUTCOMES, check_lines, log_lines, short_of
-from builder.check import DEFAULT_USER, Reach, check_image, content_id, suite
+from builder.check import DEFAULT_USER, Reach, VerdictStatus, check_image, content_id, suite
 from builder.display import Display
 from builder.engine.auth import DockerLogins
 from builder.engine.connection import Engine
@@ -111,7 +111,10 @@ class _AttachedCheck:
         ).subject
         ledger = ledger_of(self._run.site, self._engine, self._options.runs)
         checked, ran = self._check(image)
-        kept = ledger.enter(checked, name=self._name, held=self._held, digest=remote.digest) if ran else None
+        short = self._short(checked)
+        kept = (
+            ledger.enter(checked, name=self._name, held=self._held, digest=remote.digest, short=short) if ran else None
+        )
         statement = ledger.statement(
             checked, image_id=image.id, repository=remote.repository.name, digest=remote.digest, held=self._held
         )
@@ -184,11 +187,17 @@ class _AttachedCheck:
             when=datetime.now(timezone.utc),
         ), True
 
+    def _short(self, checked: Checked) -> tuple[str, ...]:
+        """Why it did not reach the level that was asked for, although it passed."""
+        verdict = checked.run.verdict
+        passed = self._held is not None and verdict.status is VerdictStatus.PASSED
+        return short_of(verdict, self._options.level) if passed else ()
+
     def _judged(self, image: ImageDetails, checked: Checked, *, ran: bool, statement: str, kept: str) -> Outcome:
         run = checked.run
         verdict = run.verdict
         status, code = OUTCOMES[verdict.status]
-        short = short_of(verdict, self._options.level) if self._held and not code else ()
+        short = self._short(checked)
         if short:
             status, code = Status.INCOMPLETE, CheckIncomplete.exit_code
         cell = self._held.recipe.cell if self._held else None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from builder.carried import Options, Progress, log_lines
+from builder.carried import Options, Progress, log_lines, short_of
 from builder.check import Reach, VerdictStatus, check_image
 from builder.engine.connection import Engine
 from builder.errors import CheckFailed, CheckIncomplete, Interrupted
@@ -108,8 +108,10 @@ class Checker:
             progress.checked = self._memory.put(
                 action.recipe, progress.image_id, run, user=self._options.user, gpus=self._options.gpus
             )
-        progress.run = self._entered(action, progress.checked)
-        if run.verdict.status is VerdictStatus.PASSED:
+        passed = run.verdict.status is VerdictStatus.PASSED
+        missed = short_of(run.verdict, self._options.level) if passed else ()
+        progress.run = self._entered(action, progress.checked, missed)
+        if passed:
             return None
         incomplete = run.verdict.status is VerdictStatus.INCOMPLETE
         return progress.outcome(
@@ -129,7 +131,7 @@ class Checker:
         self._memory.learn(progress.image_id)
         return True
 
-    def _entered(self, action: Action, checked: Checked) -> str:
+    def _entered(self, action: Action, checked: Checked, missed: tuple[str, ...]) -> str:
         """Keeps a run; returns the directory that it left, or nothing."""
         ledger = self.ledger()
         if ledger is None:
@@ -137,4 +139,4 @@ class Checker:
         from builder.release.ledger import Held
 
         held = Held(project=self._project, recipe=action.recipe, key=action.key)
-        return str(ledger.enter(checked, name=action.cell.id, held=held) or "")
+        return str(ledger.enter(checked, name=action.cell.id, held=held, short=missed) or "")

@@ -8,7 +8,7 @@ import time
 from datetime import datetime, timezone
 
 from builder.carried import OUTCOMES, check_lines, log_lines, short_of
-from builder.check import CheckRun, Reach, check_image, content_id
+from builder.check import CheckRun, Reach, VerdictStatus, check_image, content_id
 from builder.display import Display
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError, ImageMissing
@@ -120,8 +120,10 @@ def check_reference(run: Run, reference: str, cell: tuple[Project, Cell] | None)
             user=options.user,
             when=datetime.now(timezone.utc),
         )
-        kept = ledger.enter(entry, name=cell[1].id if cell else reference, held=held)
-        outcome = _checked(reference, image.id, checked, asked=options.level if wanted else None, kept=str(kept or ""))
+        passed = wanted is not None and checked.verdict.status is VerdictStatus.PASSED
+        short = short_of(checked.verdict, options.level) if passed else ()
+        kept = ledger.enter(entry, name=cell[1].id if cell else reference, held=held, short=short)
+        outcome = _checked(reference, image.id, checked, short=short, kept=str(kept or ""))
         display.end(reference, outcome.status.value, ok=outcome.exit_code == 0)
     return _report(run, (outcome,), started)
 
@@ -132,9 +134,8 @@ def _report(run: Run, outcomes: tuple[Outcome, ...], started: float, bases: tupl
     return report.exit_code
 
 
-def _checked(name: str, image_id: str, run: CheckRun, *, asked: Level | None, kept: str) -> Outcome:
+def _checked(name: str, image_id: str, run: CheckRun, *, short: tuple[str, ...], kept: str) -> Outcome:
     status, exit_code = OUTCOMES[run.verdict.status]
-    short = short_of(run.verdict, asked) if not exit_code else ()
     if short:
         status, exit_code = Status.INCOMPLETE, CheckIncomplete.exit_code
     return Outcome(

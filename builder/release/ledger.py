@@ -8,12 +8,13 @@ made later says on what the suite ran, and not on what it was published.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from builder.attest import Environment, Refused, SigningKey, sign, statement_sha256
 from builder.attest.claims import parse_check, parse_statement
+from builder.check import VerdictStatus
 from builder.engine import fields
 from builder.engine.connection import EngineInfo
 from builder.memory import STATEMENTS, Checked
@@ -62,7 +63,15 @@ class Ledger:
     key: SigningKey | None = None
     url: str = ""
 
-    def enter(self, checked: Checked, *, name: str, held: Held | None = None, digest: str = "") -> Path | None:
+    def enter(
+        self,
+        checked: Checked,
+        *,
+        name: str,
+        held: Held | None = None,
+        digest: str = "",
+        short: tuple[str, ...] = (),
+    ) -> Path | None:
         """Keeps a run that was just made; returns its directory, when one is written.
 
         Args:
@@ -70,6 +79,8 @@ class Ledger:
             name: the cell's id, or the reference of an image that is held to none.
             held: the cell; None for none.
             digest: of the image's manifest, where it came from a registry.
+            short: why it did not reach the level that was asked for by name, although it passed: for whoever asked,
+                the run is incomplete. The statement says the level that was reached, whatever was asked for.
 
         Raises:
             StateError: it cannot be written.
@@ -88,6 +99,8 @@ class Ledger:
             policy=held.recipe.cell.policy if held else None,
             environment=_said(where),
         )
+        if short:
+            run = replace(run, status=VerdictStatus.INCOMPLETE, reasons=(*short, *run.reasons))
         directory = write_run(self.runs, run, checked.run, keep=self.keep)
         add(directory, STATEMENT_FILE, statement)
         if self.key is not None:

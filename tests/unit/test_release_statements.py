@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from attesting import FACTS, signing_key, verdict
@@ -185,6 +186,20 @@ def test_without_a_key_a_run_is_kept_unsigned(tmp_path: Path) -> None:
     assert (directory / STATEMENT_FILE).exists()
     assert not (directory / BUNDLE_FILE).exists()
     assert ledger(tmp_path, runs=None).enter(run(), name="an-image") is None
+
+
+def test_a_run_that_fell_short_of_the_level_asked_for_says_so_in_every_file(tmp_path: Path) -> None:
+    why = "level gpu was asked for, and cpu was reached"
+    for short, said_of_it, failures in (((why,), "incomplete", "1"), ((), "passed", "0")):
+        directory = ledger(tmp_path / said_of_it).enter(run(), name="an-image", short=short)
+        assert directory is not None
+        said = json.loads((directory / "run.json").read_text())
+        assert (said["verdict"], why in said["reasons"]) == (said_of_it, bool(short))
+        junit = ElementTree.parse(directory / "junit.xml").getroot()
+        assert [suite.get("failures") for suite in junit.iter("testsuite")] == [failures]
+        assert (why in (directory / "summary.md").read_text()) == bool(short)
+        statement = read((directory / STATEMENT_FILE).read_bytes())
+        assert statement.reached is Level.CPU
 
 
 def test_the_same_image_is_stated_under_its_digest_and_cites_nothing(tmp_path: Path) -> None:
