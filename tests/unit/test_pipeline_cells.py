@@ -59,9 +59,11 @@ class Ledger:
     """Keeps the runs that it is given, in a directory that is only a name."""
 
     entered: list[str] = field(default_factory=list)
+    short: list[tuple[str, ...]] = field(default_factory=list)
 
-    def enter(self, checked: Checked, *, name: str, held: object) -> Path:
+    def enter(self, checked: Checked, *, name: str, held: object, short: tuple[str, ...]) -> Path:
         self.entered.append(name)
+        self.short.append(short)
         return Path("/runs") / name
 
 
@@ -275,6 +277,7 @@ def test_a_level_that_was_asked_for_by_name_and_not_reached_is_no_success(world:
     world.suite = lambda recipe, level: ran(recipe, level)
     (reached,) = world.run(cuda, reach=replace(H200, cap=Level.GPU), check_only=True, options=asked)
     assert (reached.status, reached.exit_code, reached.reached) == (Status.PASSED, 0, "gpu")
+    assert world.ledger.short == [outcome.reasons, (), ()], "the run's own files say it too"
 
 
 def test_a_level_below_gpu_is_a_limit(world: World, recipe: Recipe) -> None:
