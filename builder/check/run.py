@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.check.judge import Expectation, Verdict, failed_verdict, judge
@@ -46,8 +46,12 @@ _LOG_LINES = 12
 _PIDS = 4096
 """Processes and threads of a check; two ranks, a cluster and their thread pools take some hundreds."""
 
-_CANNOT_START = re.compile(r'exec: \\?"(?P<program>[^"\\]*)\\?": (?P<why>[^\n]*?)(: unknown)?( \(HTTP \d+\))?$')
-"""How runc ends its message when there is no such program in the image, or it is none."""
+_CANNOT_START = re.compile(
+    r'exec: \\?"(?P<program>[^"\\]*)\\?": (?P<why>(executable file not found in \$PATH|permission denied|'
+    r"(\S+ \S+: )?(no such file or directory|exec format error|is a directory)))(: unknown)?( \(HTTP \d+\))?$"
+)
+"""How runc ends its message when there is no such program in the image, or it is none. Whatever else keeps it from
+starting one, such as a limit of the machine or a hook that is missing, is not the image's fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,7 @@ def check_image(
     try:
         run = run_container(engine, request, cancel=cancel)
     except ContainerError as error:
-        reason = _cannot_start(error.message)
+        reason = _cannot_start(error.message, entrypoint)
         if reason is None:
             raise
         return _unread(failed_verdict(level, reason), packed.sha256)
@@ -176,10 +180,10 @@ def check_image(
     )
 
 
-def _cannot_start(message: str) -> str | None:
+def _cannot_start(message: str, entrypoint: Sequence[str]) -> str | None:
     """What an image lacks in whose container nothing could be started; None where the image is not at fault."""
     found = _CANNOT_START.search(message)
-    if found is None:
+    if found is None or found["program"] not in (_COMMAND[0], *entrypoint[:1]):
         return None
     if found["program"] == _COMMAND[0]:
         return "the image has no python3 to run the check with"

@@ -72,7 +72,7 @@ def run(
 
     Candidates that the registry holds are pulled first, and then only checked. What the checks found is left in `runs`
     beside the record, and in GitHub Actions in the step's summary. The exit code is that of `imgbuild
-    build`.
+    build`, or of the first push that failed.
     """
     from builder.commands import absent_candidates, build_cells
     from builder.emit import registry

@@ -132,8 +132,12 @@ def promote_by_evidence(cells: Iterable[CellRecord], keys: tuple[PublicKey, ...]
     """
     with ExitStack() as opened:
         found: list[tuple[Repository, Evidence, tuple[Name, ...]]] = []
+        places: dict[str, Repository] = {}
         for cell in cells:
-            repository = opened.enter_context(open_repository(_repository(cell.candidate), site))
+            place = _repository(cell.candidate)
+            if place not in places:
+                places[place] = opened.enter_context(open_repository(place, site))
+            repository = places[place]
             held = repository.digest(_tag(cell.candidate))
             if held != cell.digest:
                 raise _moved(cell, held)

@@ -4,7 +4,8 @@ A level is reached when a trusted statement says so and no trusted statement of 
 failure that was found last outweighs whatever passed before it, at every level. Run the check again to outweigh it in
 turn. Which run is later is told by the clocks of the machines that checked. A clock that is wrong may make a run that
 passed count for nothing, but never one that failed: neither its age nor a time that is still to come takes it away, and
-only a run that ends later by what it says outweighs it.
+only a run that ends later by what it says outweighs it. What failed when the image was held to a cell is outweighed
+only by a run that is held to the same cell: one that is held to none asks for less, such as no package and no CUDA.
 
 Evidence that does not count is kept beside, with the reason: nobody should have to guess why an image is not verified.
 """
@@ -73,12 +74,27 @@ class Evidence:
 
     @property
     def failure(self) -> CheckStatement | None:
-        """The last run in which something failed: what passed before it does not count any more."""
-        return next((check for check in self.checks if check.result is TestResult.FAILED), None)
+        """The last run in which something failed: what passed before it does not count any more. One that no later run
+        outweighs goes before one that is outweighed.
+        """
+        failed = [check for check in self.checks if check.result is TestResult.FAILED]
+        return next((check for check in failed if not self._outweighed(check)), failed[0] if failed else None)
+
+    def _outweighed(self, failed: CheckStatement) -> bool:
+        """Whether a later run passed that was held to as much."""
+        checks = self.checks
+        return any(
+            check.result is not TestResult.FAILED and check.reached is not None and failed.cell in ("", check.cell)
+            for check in checks[: checks.index(failed)]
+        )
 
     @property
     def best(self) -> CheckStatement | None:
-        """The run that reached the highest level since the last failure, the latest of several; None without one."""
+        """The run that reached the highest level since the last failure, the latest of several; None without one, and
+        while a failure is not outweighed.
+        """
+        if self.failure is not None and not self._outweighed(self.failure):
+            return None
         found: CheckStatement | None = None
         for check in self.checks:
             if check.result is TestResult.FAILED:
@@ -89,8 +105,14 @@ class Evidence:
 
     @property
     def stated(self) -> References | None:
-        """What the latest statement about a cell lets the image be called, and for what; None without one."""
-        about = [check for check in self.checks if check.references.public or check.references.verified]
+        """What the latest statement about a cell lets the image be called, and for what; None without one. A run that
+        failed gives no names.
+        """
+        about = [
+            check
+            for check in self.checks
+            if check.result is not TestResult.FAILED and (check.references.public or check.references.verified)
+        ]
         # By when it was said, not by when the suite ran: a policy that changed says so about the same run again.
         return max(about, key=lambda check: check.stated).references if about else None
 
@@ -200,11 +222,11 @@ def require(evidence: Evidence, level: Level, *, now: datetime | None = None) ->
             f"by its machine's clock the run that failed ended on {failed.finished:%Y-%m-%d %H:%M} UTC, which is still "
             "to come: it counts until a run ends later, or until it is removed from the registry"
         )
+    held = f"{failed.cell} " if failed is not None and failed.cell and best is None else ""
+    again = f"imgbuild check {held}--image {evidence.reference} --level {level.value} --attach"
     raise NotVerified(
         f"{evidence.reference} is not verified at {level.value}: {_shortfall(evidence, level)}",
-        hint="\n  ".join(
-            [*uncounted, f"`imgbuild check --image {evidence.reference} --level {level.value} --attach` checks it"]
-        ),
+        hint="\n  ".join([*uncounted, f"`{again}` checks it"]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -43,13 +44,15 @@ def answer(request: RunRequest, changes: Rows) -> bytes:
     return json.dumps(document).encode()
 
 
-def checked(monkeypatch: pytest.MonkeyPatch, container: Callable[[RunRequest], RunResult]) -> CheckRun:
+def checked(
+    monkeypatch: pytest.MonkeyPatch, container: Callable[[RunRequest], RunResult], entrypoint: str = "/opt/start"
+) -> CheckRun:
     """A check whose container does this."""
 
     def run_container(engine: Engine, request: RunRequest, *, cancel: object) -> RunResult:
         return container(request)
 
-    monkeypatch.setattr(running, "inspect", lambda engine, image: SimpleNamespace(entrypoint=("/opt/start",)))
+    monkeypatch.setattr(running, "inspect", lambda engine, image: SimpleNamespace(entrypoint=(entrypoint,)))
     monkeypatch.setattr(running, "run_container", run_container)
     engine: Any = _Engine()
     return check_image(engine, "sha256:1", None, deadline=9, level=Level.CPU)
@@ -132,13 +135,24 @@ def test_a_program_that_cannot_be_started_is_the_images_fault(
     def container(request: RunRequest) -> RunResult:
         raise ContainerError(f"sha256:1: {START}{message}")
 
-    run = checked(monkeypatch, container)
+    run = checked(monkeypatch, container, entrypoint=reason.partition("entrypoint, ")[2].partition(",")[0])
     assert (run.verdict.status, run.verdict.reasons) == (VerdictStatus.FAILED, (reason,))
 
 
-def test_what_keeps_the_engine_from_starting_anything_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "error mounting /sys: no space left on device: unknown (HTTP 400)",
+        # The program is the engine's own, such as a hook's.
+        'exec: "nvidia-container-cli": executable file not found in $PATH: unknown',
+        # The machine's limits.
+        'exec: "/opt/start": resource temporarily unavailable: unknown',
+        'exec: "/opt/start": operation not permitted: unknown',
+    ],
+)
+def test_what_keeps_the_engine_from_starting_anything_is_not(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     def container(request: RunRequest) -> RunResult:
-        raise ContainerError(f"sha256:1: {START}error mounting /sys: no space left on device: unknown (HTTP 400)")
+        raise ContainerError(f"sha256:1: {START}{message}")
 
-    with pytest.raises(ContainerError, match="no space left"):
+    with pytest.raises(ContainerError, match=re.escape(message)):
         checked(monkeypatch, container)

@@ -143,6 +143,32 @@ def test_a_later_failure_outweighs_every_level_and_a_later_pass_outweighs_that(c
     assert (done.level, done.moved) == (Level.CPU, PUBLIC)
 
 
+def test_what_failed_as_a_cell_is_not_mended_by_a_run_that_is_held_to_none(case: Case) -> None:
+    nothing = References()
+    case.attest(failed=True, days=3)
+    case.attest(reached=Level.GPU, days=2, cell="", names=nothing)
+    with pytest.raises(NotVerified, match="it failed on") as raised:
+        case.promote()
+    assert "`imgbuild check a-cell --image" in raised.value.hint
+    assert case.named == {}
+    # The twin that is held to the cell does, and then the other one's level counts.
+    case.attest(days=2.5)
+    assert case.promote(level=Level.GPU).moved == (*PUBLIC, *VERIFIED)
+
+
+def test_what_failed_held_to_no_cell_is_mended_by_any_run(case: Case) -> None:
+    case.attest(failed=True, days=3, cell="", names=References())
+    case.attest(days=2)
+    assert case.promote().moved == PUBLIC
+
+
+def test_a_run_that_failed_gives_no_names(case: Case) -> None:
+    case.attest(failed=True, days=3, cell="")
+    case.attest(reached=Level.GPU, days=2, cell="", names=References())
+    assert names_of(case.evidence()) == ()
+    assert case.evidence().reached is Level.GPU
+
+
 def test_an_earlier_failure_does_not_count_any_more(case: Case) -> None:
     case.attest(failed=True, days=3)
     case.attest(reached=Level.GPU, days=2)
