@@ -55,6 +55,7 @@ class CellRecord:
         reached: the level that it reached; empty when unknown.
         unverified: what it lacks for `-verified`, one line each.
         reasons: why it did not pass, or needed nothing; one line each.
+        image_id: the image that passed, on the engine of the job; empty when there was none.
         run: the directory that its check left on the machine of the job; empty when it was not checked in the job.
     """
 
@@ -67,6 +68,7 @@ class CellRecord:
     reached: str = ""
     unverified: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    image_id: str = ""
     run: str = ""
 
     @property
@@ -116,6 +118,7 @@ def _cell(cell: Mapping[str, object], where: str) -> CellRecord:
         reached=fields.text(cell.get("reached")),
         unverified=fields.texts(cell.get("unverified")),
         reasons=fields.texts(cell.get("reasons")),
+        image_id=fields.text(cell.get("image_id")),
         run=fields.text(cell.get("run")),
     )
     # What was pushed is what will be named.

@@ -64,12 +64,17 @@ def push(engine: Engine, cell: CellRecord, site: Site) -> CellRecord:
     """Pushes the candidate of a cell; returns its record with the digest.
 
     Raises:
-        ImageMissing: the engine does not hold it any more.
+        ImageMissing: the engine does not hold it any more, or another image as it.
         RegistryError: the registry refused, or holds another image under this name, which is never replaced.
     """
     image = inspect(engine, cell.candidate)
     if image is None:
         raise ImageMissing(f"{cell.candidate} is no longer on the engine", hint="run this job again")
+    if cell.image_id and image.id != cell.image_id:
+        raise ImageMissing(
+            f"{cell.candidate} is now {image.id}, and not the image that passed, {cell.image_id}",
+            hint="another process gave that name away; run this job again",
+        )
     with open_repository(_repository(cell.candidate), site) as repository:
         found, _ = put_image(
             repository,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from workflow_steps import ROOT, Runner
 
 from builder.emit.jobs import digest_of
 from builder.emit.records import CellRecord, Record
-from builder.emit.registry import promote, push
+from builder.emit.registry import held_digest, promote, push
 from builder.engine.connection import Engine
-from builder.engine.errors import RegistryError
+from builder.engine.errors import ImageMissing, RegistryError
 from builder.engine.images import inspect, registry_digest, tag
 from builder.site import Site
 
@@ -326,6 +327,18 @@ def test_a_candidate_is_pushed_once_and_never_replaced(
         push(engine, other, site)
     assert registry_digest(engine, first.candidate) == first.digest
     assert tags_of(address, "once") == {first.candidate.rpartition(":")[2]}
+
+
+def test_another_image_that_took_the_candidates_name_is_not_pushed(
+    engine: Engine, address: str, two: tuple[str, str], site: Site
+) -> None:
+    passed = replace(candidate(engine, address, "taken", two[0]), image_id=two[0])
+    tag(engine, two[1], passed.candidate)
+    with pytest.raises(ImageMissing, match="not the image that passed"):
+        push(engine, passed, site)
+    assert held_digest(engine, passed.candidate) is None
+    tag(engine, two[0], passed.candidate)
+    assert push(engine, passed, site).digest == registry_digest(engine, passed.candidate)
 
 
 def test_what_moved_since_it_passed_is_not_promoted(

@@ -157,9 +157,10 @@ def test_what_a_record_lacks_is_no_success() -> None:
 
 def test_a_report_of_build_becomes_cells_that_were_not_pushed() -> None:
     said = {"cell": "a", "status": "verified", "exit_code": 0, "candidate": "r:c", "references": ["r:t"], "key": "k"}
+    said["image_id"] = "sha256:1"
     (found,) = parse_report(json.dumps({"schema": "imgbuild.report/1", "cells": [said]}), "f")
     assert found == CellRecord(
-        cell="a", status="verified", exit_code=0, candidate="r:c", digest="", references=("r:t",)
+        cell="a", status="verified", exit_code=0, candidate="r:c", digest="", references=("r:t",), image_id="sha256:1"
     )
     with pytest.raises(ConfigError, match="is no report"):
         parse_report(A.to_json(), "f")
