@@ -20,7 +20,7 @@ from builder.engine.auth import DockerLogins
 from builder.engine.build import BuildRequest, build
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError, EngineRefused
-from builder.engine.images import ImageSummary, list_images, remove, tag, untag
+from builder.engine.images import ImageSummary, list_images, tag, untag
 from builder.engine.mutex import held
 from builder.engine.owner import HOST_LABEL, PROCESS_LABEL, is_abandoned, owner_labels
 from builder.engine.session import Session, shared_key_for
@@ -240,34 +240,38 @@ def finish_image(
     # Its time is derived from its bytes: the same manifest on the same layers is the same layer.
     context.add_bytes(_MANIFEST, manifest)
     dockerfiles.add_bytes(_FINISH, f"FROM {unfinished.name}\nCOPY {_MANIFEST} {MANIFEST_PATH}\n".encode())
-    # A session of its own: the context of the matrix was complete before anything was measured.
-    with Session.open(
-        engine,
-        context=context,
-        dockerfiles=dockerfiles,
-        shared_key=hashlib.sha256(f"{action.cell.repository} {key} manifest".encode()).hexdigest(),
-    ) as session:
-        result = build(
+    _forget(engine, list_images(engine))
+    # Until it is a candidate it needs a name: without one it would be pruned, or stay for ever.
+    name = temporary_name(action.cell.repository, key)
+    try:
+        # A session of its own: the context of the matrix was complete before anything was measured.
+        with Session.open(
             engine,
-            session,
-            BuildRequest(dockerfile=_FINISH, labels={**labels, **_base_labels(base), KEY_LABEL: key}),
-            on_event=on_event,
-            cancel=cancel,
-            idle_timeout=IDLE_TIMEOUT,
-        )
-    # Locks of this machine's state say nothing to an imgbuild elsewhere that uses the same engine.
-    with held(engine, f"imgbuild-candidate-{key}", result.image_id):
-        images = list_images(engine)
-        _forget(engine, images)
-        known = candidates(action.cell, key, images)
-        if not known or action.rebuild:
-            candidate = next_candidate(action.cell, key, images)
-            tag(engine, result.image_id, candidate)
-            return Image(id=result.image_id, key=key, candidate=candidate, built=True)
+            context=context,
+            dockerfiles=dockerfiles,
+            shared_key=hashlib.sha256(f"{action.cell.repository} {key} manifest".encode()).hexdigest(),
+        ) as session:
+            result = build(
+                engine,
+                session,
+                BuildRequest(dockerfile=_FINISH, labels={**labels, **_base_labels(base), KEY_LABEL: key}, tags=(name,)),
+                on_event=on_event,
+                cancel=cancel,
+                idle_timeout=IDLE_TIMEOUT,
+            )
+        # Locks of this machine's state say nothing to an imgbuild elsewhere that uses the same engine.
+        with held(engine, f"imgbuild-candidate-{key}", result.image_id):
+            images = list_images(engine)
+            known = candidates(action.cell, key, images)
+            if not known or action.rebuild:
+                candidate = next_candidate(action.cell, key, images)
+                tag(engine, result.image_id, candidate)
+                return Image(id=result.image_id, key=key, candidate=candidate, built=True)
+    finally:
+        # Takes the image with it where it became no candidate, unless somebody has begun to use it.
+        with contextlib.suppress(EngineError):
+            untag(engine, name)
     number, image = known[-1]
-    if image.id != result.image_id:
-        with contextlib.suppress(EngineRefused):  # somebody has begun to use it: then it stays
-            remove(engine, result.image_id)
     return Image(id=image.id, key=key, candidate=candidate_tag(action.cell, key, number), built=False)
 
 

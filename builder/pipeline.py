@@ -198,6 +198,7 @@ class _Run:
             # Another imgbuild may have done the work while this one waited.
             action = progress.action = self._planned_again(action)
             if action.nothing:
+                self._keep_to_budget(action.cell, action.image_id or "")
                 return self._unchanged(action, progress)
             self._take_image(action, progress)
             self._keep_to_budget(action.cell, progress.image_id)

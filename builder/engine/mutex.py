@@ -1,8 +1,8 @@
 """A lock on an engine, between whoever uses it, from wherever: names of containers are given out once.
 
 Tags of images have no compare-and-swap. Creating a container with a name that exists is refused, atomically, by every
-engine; so a container that is never started is the lock. It carries its owner's labels, so that the next run removes
-what a killed one leaves.
+engine; so a container that is never started is the lock. It carries its owner's labels, so that whoever waits for it
+removes what a killed process left.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from builder.engine import fields
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineRefused
-from builder.engine.owner import owner_labels, remove_container
+from builder.engine.owner import is_abandoned, owner_labels, remove_container
 
-_CONFLICT = 409
+_CONFLICT, _NOT_FOUND = 409, 404
 
 
 @contextmanager
@@ -43,10 +44,28 @@ def held(engine: Engine, name: str, image_id: str, *, timeout: float = 30.0) -> 
             ).close()
             break
         except EngineRefused as refused:
-            if refused.status != _CONFLICT or time.monotonic() > deadline:
+            if refused.status != _CONFLICT:
                 raise
-            time.sleep(0.05)
+            if _freed(engine, name):
+                continue
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
     try:
         yield
     finally:
         remove_container(engine, name)
+
+
+def _freed(engine: Engine, name: str) -> bool:
+    """Removes the lock of a process that is gone; whether it did."""
+    try:
+        answer = engine.call_json("GET", f"/containers/{name}/json", doing=f"look who holds the lock {name}")
+    except EngineRefused as refused:
+        if refused.status == _NOT_FOUND:
+            return False  # given back meanwhile
+        raise
+    container = fields.mapping(answer)
+    labels = fields.text_mapping(fields.mapping(container.get("Config")).get("Labels"))
+    # By its id: another process may have taken the lock since.
+    return is_abandoned(labels) is True and remove_container(engine, fields.text(container.get("Id")))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from builder.lock import BasePin, LockedPackage
     from builder.matrix import Cell
 
-KEY_FORMAT = "imgbuild-key/1"
+KEY_FORMAT = "imgbuild-key/2"
 """Part of every key: changed when the meaning of a recipe's fields changes."""
 
 
@@ -107,7 +107,7 @@ class Recipe:
                 digest.update(b"%d:" % len(field))
                 digest.update(field)
 
-        add(KEY_FORMAT.encode(), base.identity.encode(), self.dockerfile.encode())
+        add(KEY_FORMAT.encode(), self.cell.id.encode(), base.identity.encode(), self.dockerfile.encode())
         for file in self.files:
             add(file.path.encode(), b"%o" % file.mode, file.data)
         return digest.hexdigest()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from builder.engine.connection import Engine
-from builder.engine.errors import ImageMissing
+from builder.engine.errors import EngineError, ImageMissing
 from builder.engine.images import inspect
 from builder.errors import TooLarge
 from builder.release.diff_show import clean, size
@@ -103,8 +104,6 @@ def judge(engine: Engine, image_id: str, budget: int, previous_id: str | None = 
 
     Raises:
         ImageMissing: the image is gone.
-        ContainerError: its layers cannot be read.
-        DiskFull: the engine's disk cannot take what it saves of the image to read it.
         EngineUnavailable: the engine went away.
     """
     image = inspect(engine, image_id)
@@ -113,35 +112,38 @@ def judge(engine: Engine, image_id: str, budget: int, previous_id: str | None = 
     if image.size <= budget:
         return None
     reader = Reader(engine)
-    found = reader.read(image.id)
+    found: ImageSize | None = None
     previous: ImageSize | None = None
-    if previous_id is not None and previous_id != image.id and inspect(engine, previous_id) is not None:
-        previous = reader.read(previous_id)
+    # What it is made of is a help. That it takes too much is known, also where the engine cannot save it.
+    with contextlib.suppress(EngineError):
+        found = reader.read(image.id)
+        if previous_id is not None and previous_id != image.id and inspect(engine, previous_id) is not None:
+            previous = reader.read(previous_id)
     return over_budget(found, previous, taken=image.size, budget=budget)
 
 
-def over_budget(found: ImageSize, previous: ImageSize | None, *, taken: int, budget: int) -> OverBudget:
+def over_budget(found: ImageSize | None, previous: ImageSize | None, *, taken: int, budget: int) -> OverBudget:
     """What there is to say of an image that takes too much.
 
     Args:
-        found: the image.
+        found: the image; None where it could not be read.
         previous: the one to compare it with.
         taken, budget: bytes that it takes, and may take.
     """
     grown: list[Growth] = []
     old: frozenset[str] = frozenset()
-    if previous is not None:
+    if found is not None and previous is not None:
         before = {(item.kind, item.name): item.bytes for item in previous.packages}
         grown = [Growth(package=item, before=before.get((item.kind, item.name))) for item in found.packages]
         grown = sorted((item for item in grown if item.bytes > 0), key=lambda item: -item.bytes)
         old = frozenset(layer.diff_id for layer in previous.layers)
-    new = [layer for layer in found.layers if layer.diff_id not in old and layer.bytes]
+    new = [layer for layer in (found.layers if found is not None else ()) if layer.diff_id not in old and layer.bytes]
     return OverBudget(
         size=taken,
         budget=budget,
         before=previous.bytes if previous is not None else None,
         grown=tuple(grown),
-        largest=found.packages,
+        largest=found.packages if found is not None else (),
         layers=tuple(sorted(new, key=lambda layer: -layer.bytes)),
     )
 

@@ -19,7 +19,10 @@ FILE_BYTES = 1_000_000
 _DOCUMENT_CAP = 64 << 20
 """Bytes of a list of files that are read; the RECORD of torch has 1.5 MB, dpkg's status file 0.3 MB."""
 
-_DOCUMENT = re.compile(r"(?:.+/)?[^/]+\.dist-info/RECORD|var/lib/dpkg/status|var/lib/dpkg/info/[^/]+\.list")
+# What a package carries inside itself, such as setuptools/_vendor, is that package's.
+_DOCUMENT = re.compile(
+    r"(?:.+/)?(?:site|dist)-packages/[^/]+\.dist-info/RECORD|var/lib/dpkg/status|var/lib/dpkg/info/[^/]+\.list"
+)
 _LIBRARY = re.compile(r"lib[^/]*\.so(?:\.[0-9][^/]*)?")
 _MODULE = re.compile(r"\.(?:cpython-|abi3\.|pypy)")
 _CHUNK = 1 << 20

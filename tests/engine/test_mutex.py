@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -57,4 +60,24 @@ def test_it_is_given_back_when_its_holder_fails(engine: Engine, prefix: str, ima
     with pytest.raises(ZeroDivisionError), held(engine, f"{prefix}-lock", image_id):
         _ = 1 / 0
     with held(engine, f"{prefix}-lock", image_id, timeout=0):
+        pass
+
+
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(engine: Engine, prefix: str, image_id: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from builder.engine.connection import Engine\n"
+        "from builder.engine.mutex import held\n"
+        "with Engine.connect() as engine, held(engine, sys.argv[1], sys.argv[2]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    name = f"{prefix}-killed"
+    killed = subprocess.run([sys.executable, "-c", program, name, image_id], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    # And the twin that lives is waited for.
+    with (
+        held(engine, name, image_id, timeout=0),
+        pytest.raises(EngineRefused),
+        held(engine, name, image_id, timeout=0.3),
+    ):
         pass
