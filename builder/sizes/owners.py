@@ -18,7 +18,8 @@ from builder.attest.software import parse_status
 from builder.sizes.layers import Layer, Seen, document
 from builder.sizes.model import Kind, Package
 
-_RECORD = re.compile(r"(.+)/([^/]+)\.dist-info/RECORD")
+# What a package carries inside itself, such as setuptools/_vendor, is that package's.
+_RECORD = re.compile(r"((?:.+/)?(?:site|dist)-packages)/([^/]+)\.dist-info/RECORD")
 _LIST = re.compile(r"var/lib/dpkg/info/([^/]+)\.list")
 _INFO = re.compile(r"var/lib/dpkg/info/([^/]+)\.[a-z0-9]+")
 _BYTECODE = re.compile(r"(?:(.*)/)?__pycache__/(.+?)\.[^./]+(?:\.opt-[0-9a-z]+)?\.pyc")

@@ -166,6 +166,19 @@ def test_files_belong_to_the_packages_that_name_them() -> None:
     assert (versions["libc6"], versions["torch"], versions["/etc"]) == ("2.36", "1.0", "")
 
 
+def test_what_a_package_carries_inside_itself_is_its_own() -> None:
+    inner = "setuptools/_vendor/zipp-3.0.dist-info/RECORD"
+    image = measured(
+        distribution(
+            "setuptools", {inner: b"setuptools/_vendor/zipp.py,sha256=x,1\n", "setuptools/_vendor/zipp.py": 70}
+        ),
+        distribution("zipp", {"zipp/__init__.py": 20}, version="4.1"),
+    )
+    by_name = {item.name: item for item in image.packages}
+    assert by_name["zipp"].version == "4.1"
+    assert by_name["setuptools"].bytes - by_name["zipp"].bytes > 70 - 20, "the inner copy, and what lists it"
+
+
 def test_a_symbolic_link_costs_its_target_and_another_name_nothing() -> None:
     image = measured({"a": 100, "b": ("=", "a"), "c": ("->", "a"), "d": None})
     assert image.bytes == 101
@@ -317,3 +330,9 @@ def test_the_first_image_above_its_budget_says_what_is_large() -> None:
     assert over.grown == ()
     assert [item.kind for item in over.largest] == [Kind.PYTHON, Kind.OTHER]
     assert "RUN step 1" in " ".join(over.detail)
+
+
+def test_an_image_that_cannot_be_read_is_above_its_budget_all_the_same() -> None:
+    over = over_budget(None, None, taken=3_000_000, budget=2_000_000)
+    assert (over.size, over.budget, over.largest, over.layers) == (3_000_000, 2_000_000, (), ())
+    assert "3.0 MB" in over.error("a-cell").message.replace("3 MB", "3.0 MB")
