@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test unit lint golden schema imgcheck clean
+.PHONY: help demo test test-images unit lint golden schema imgcheck clean
 
 help:
 	@echo "make demo    set up, build the default matrix, train in each image, tag, and run one"
 	@echo "make test    set up and run every test, those on a real engine too"
+	@echo "make test-images  build and check every cell of the default matrix, and write docs/images.md: hours, 25 GB"
 	@echo "make unit    the tests that need neither engine nor network"
 	@echo "make lint    ruff, mypy (strict), import-linter"
 	@echo "make golden  write the golden Dockerfiles anew"
@@ -38,6 +39,11 @@ test: $(EXTRAS)
 	.ci/prepare node
 	.ci/prepare hpc
 	$(BIN)/pytest
+
+# One at a time: an image is removed when it was measured, and the layer cache is pruned where a next one needs room.
+test-images: $(EXTRAS)
+	.ci/prepare engine
+	$(BIN)/python bench/images_table.py
 
 unit: $(EXTRAS)
 	$(BIN)/pytest -m "not engine and not gpu and not index"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from builder.carried import OUTCOMES, check_lines, log_lines, short_of
@@ -13,26 +14,34 @@ from builder.display import Display
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError, ImageMissing
 from builder.engine.images import inspect, list_images
-from builder.errors import CheckIncomplete, StateError
+from builder.errors import CheckIncomplete, ImgbuildError, StateError
 from builder.lock import Bases, Pins
 from builder.matrix import Cell, Level, Matrix
 from builder.memory import Checked, CheckMemory, expectation
 from builder.plan import Action, candidate_tag
 from builder.project import Project
 from builder.render import iter_recipes
-from builder.report import Outcome, Report, Status
+from builder.report import Outcome, Report, Status, speaking_code
+from builder.site import Site, redact
 from builder.workshop import Run, asked_for_gpu, ledger_of, open_engine, require_gpus, workshop
 
 
 def build_cells(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
     """Builds, checks and tags cells; prints the report and returns its exit code."""
     started = time.monotonic()
-    with workshop(run, project, matrix, cells, bases=bases) as shop:
+    with workshop(run, project, matrix, cells, bases=bases, keep_going=True) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
         carried = shop.foundry.build(actions, shop.options)
         _tidy(shop.foundry.memory, shop.foundry.engine)
-    outcomes = tuple(each.outcome for each in carried)
+    by_cell = {each.action.cell.id: each.outcome for each in carried}
+    by_cell |= {cell: _not_built(cell, error, run.site) for cell, error in shop.refused.items()}
+    outcomes = tuple(by_cell[cell.id] for cell in cells)
     return _report(run, outcomes, started, _base_lines(shop.pins))
+
+
+def _not_built(cell: str, error: ImgbuildError, site: Site) -> Outcome:
+    reasons = tuple(redact(text, site) for text in str(error).split("\n  "))
+    return Outcome(cell=cell, status=Status.NOT_BUILT, exit_code=error.exit_code, reasons=reasons)
 
 
 def _tidy(memory: CheckMemory, engine: Engine) -> None:
@@ -43,10 +52,10 @@ def _tidy(memory: CheckMemory, engine: Engine) -> None:
 
 def show_plan(run: Run, project: Project, matrix: Matrix, cells: tuple[Cell, ...], *, bases: str) -> int:
     """Prints what `build_cells` would do, and why; changes nothing."""
-    with workshop(run, project, matrix, cells, bases=bases, dry_run=True) as shop:
+    with workshop(run, project, matrix, cells, bases=bases, dry_run=True, keep_going=True) as shop:
         actions = shop.foundry.plan(shop.selected, shop.pins, shop.options)
-    run.echo(_plan_json(actions, shop.pins) if run.json_output else _plan_text(actions, shop.pins))
-    return 0
+    run.echo((_plan_json if run.json_output else _plan_text)(actions, shop.pins, shop.refused))
+    return speaking_code(error.exit_code for error in shop.refused.values())
 
 
 def unfinished_cells(
@@ -159,7 +168,7 @@ def _base_lines(pins: Pins) -> tuple[str, ...]:
     return tuple(f"{pin.name}: {pin.source.value}, {pin.reference} ({pin.why})" for pin in pins.bases.values())
 
 
-def _plan_text(actions: tuple[Action, ...], pins: Pins) -> str:
+def _plan_text(actions: tuple[Action, ...], pins: Pins, refused: Mapping[str, ImgbuildError]) -> str:
     lines = [f"base     {line}" for line in _base_lines(pins)]
     lines += [f"base     {name}: would be made from the distribution's packages" for name in pins.pending]
     for action in actions:
@@ -169,10 +178,11 @@ def _plan_text(actions: tuple[Action, ...], pins: Pins) -> str:
             if wanted
         ]
         lines.append(f"{' + '.join(steps) or 'nothing':<22} {action.cell.id}: {action.why}")
+    lines += [f"{'not built':<22} {cell}: {error.message}" for cell, error in refused.items()]
     return "\n".join(lines)
 
 
-def _plan_json(actions: tuple[Action, ...], pins: Pins) -> str:
+def _plan_json(actions: tuple[Action, ...], pins: Pins, refused: Mapping[str, ImgbuildError]) -> str:
     document = {
         "schema": "imgbuild.plan/1",
         "bases": [
@@ -199,5 +209,6 @@ def _plan_json(actions: tuple[Action, ...], pins: Pins) -> str:
             }
             for action in actions
         ],
+        "not_built": [{"cell": cell, "reason": str(error)} for cell, error in refused.items()],
     }
     return json.dumps(document, indent=2)

@@ -23,6 +23,8 @@ class Status(Enum):
     """Its build or its check failed; no tag moved."""
     INCOMPLETE = "incomplete"
     """A required check did not run; no tag moved."""
+    NOT_BUILT = "not built"
+    """It could not be begun here: its base is not to be had, or its packages are not locked. Nothing was tried."""
     CANCELLED = "cancelled"
     """The run was interrupted before it was finished."""
 
@@ -93,7 +95,7 @@ class Outcome:
 
 # When cells fail in different ways, the first of these speaks for the run: what stops everything comes before what
 # stops one cell, and a failure before an absence.
-_PRECEDENCE = (130, 143, 70, 7, 12, 17, 16, 8, 15, 5, 6, 9, 10, 21, 20, 11)
+_PRECEDENCE = (130, 143, 70, 7, 12, 17, 16, 15, 5, 6, 9, 10, 21, 20, 8, 19, 11)
 
 
 def speaking_code(codes: Iterable[int]) -> int:

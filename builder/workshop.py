@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from builder.display import Display, Mode
 from builder.engine.connection import Engine
 from builder.engine.images import inspect
 from builder.engine.owner import reap
-from builder.errors import CheckIncomplete, ConfigError
+from builder.errors import CheckIncomplete, ConfigError, ImgbuildError
 from builder.lock import Bases, Pins, Resolver
 from builder.lock.file import locks_of
 from builder.matrix import CPU, Cell, Level, Matrix
@@ -53,12 +53,21 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """An engine with everything that a run over a matrix needs."""
+    """An engine with everything that a run over a matrix needs.
+
+    Attributes:
+        foundry: what every cell of the run shares.
+        selected: the recipes of the cells that were asked for and can be begun.
+        pins: the bases of these.
+        options: how to run.
+        refused: what the others lack, a lock or a base, by the cell's id.
+    """
 
     foundry: Foundry
     selected: tuple[Recipe, ...]
     pins: Pins
     options: Options
+    refused: Mapping[str, ImgbuildError]
 
 
 @contextmanager
@@ -71,6 +80,7 @@ def workshop(
     bases: str,
     make: bool = True,
     dry_run: bool = False,
+    keep_going: bool = False,
 ) -> Iterator[Workshop]:
     """Everything that a run over cells needs, from the recipes to the engine.
 
@@ -78,11 +88,19 @@ def workshop(
         bases: where bases come from, as `Bases` spells it.
         make: whether a base that is nowhere may be made.
         dry_run: change nothing, also nothing that killed runs left behind.
+        keep_going: whether cells that lack a lock or a base leave the others to go on.
+
+    Raises:
+        NotLocked, BaseError: no cell can be begun; without `keep_going`, one of them cannot.
     """
     # Rendering needs no engine: a template that is wrong is found before anything is asked of one.
     wanted = {cell.id for cell in cells}
-    recipes = tuple(locked_recipes(matrix.cells, wanted, project))
+    refused: dict[str, ImgbuildError] = {}
+    recipes = tuple(
+        locked_recipes(matrix.cells, wanted, project, lambda cell, error: _refuse(refused, (cell,), error, keep_going))
+    )
     selected = tuple(recipe for recipe in recipes if recipe.cell.id in wanted)
+    _require_one(selected, refused)
     records = Records(run.site.state_dir)
     with open_engine(run.site, dry_run=dry_run) as engine, Display(run.progress) as display:
         pins = Resolver(
@@ -95,7 +113,19 @@ def workshop(
             make=make and not dry_run,
             on_line=lambda text: display.note("bases", text),
             cancel=run.cancel,
-        ).pins(recipe.cell.base for recipe in selected)
+        ).pins(
+            (recipe.cell.base for recipe in selected),
+            lambda base, error: _refuse(
+                refused,
+                (recipe.cell for recipe in selected if recipe.cell.base.name == base.name),
+                error,
+                keep_going,
+            ),
+        )
+        selected = tuple(recipe for recipe in selected if recipe.cell.id not in refused)
+        _require_one(selected, refused)
+        for cell, error in refused.items():
+            display.note(cell, f"not built: {error.message}")
         reach = Reach.of(engine.info(), cap=run.options.level)
         foundry = Foundry(
             engine=engine,
@@ -116,7 +146,20 @@ def workshop(
             # Two ranks train in a check: two checks at once need four processors.
             checks=run.options.checks or max(1, processors // 4),
         )
-        yield Workshop(foundry=foundry, selected=selected, pins=pins, options=options)
+        yield Workshop(foundry=foundry, selected=selected, pins=pins, options=options, refused=refused)
+
+
+def _refuse(refused: dict[str, ImgbuildError], cells: Iterable[Cell], error: ImgbuildError, keep_going: bool) -> None:
+    """Keeps what cells lack, or raises it where one of them is enough to end the run."""
+    if not keep_going:
+        raise error
+    refused.update({cell.id: error for cell in cells})
+
+
+def _require_one(selected: tuple[Recipe, ...], refused: Mapping[str, ImgbuildError]) -> None:
+    """Raises what the first cell lacks where every cell lacks something: it is what there is to say of the run."""
+    if not selected and refused:
+        raise next(iter(refused.values()))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from builder.engine.bootstrap import BootstrappedBase, bases_of, packages_of
 from builder.engine.connection import Engine
 from builder.engine.errors import BaseUnavailable, RegistryError, RegistryUnreachable
-from builder.errors import BaseError
+from builder.errors import BaseError, ImgbuildError, NotLocked
 from builder.lock.base_locks import archive_moved, base_lock, fit_engine, locked_digest, locked_made
 from builder.lock.origins import bootstrap_recipe, make_locally, registry_digest_of, registry_reference
 from builder.matrix import Base
@@ -101,20 +101,30 @@ class Resolver:
     on_line: Callable[[str], None] = lambda line: None
     cancel: threading.Event | None = None
 
-    def pins(self, bases: Iterable[Base]) -> Pins:
+    def pins(self, bases: Iterable[Base], refused: Callable[[Base, ImgbuildError], None] | None = None) -> Pins:
         """Pins each base once, however often it is named.
 
+        Args:
+            bases: of the cells.
+            refused: is told of each base that is not to be had, and the others follow; None to end there.
+
         Raises:
-            BaseError: a base can be had from nowhere that `mode` allows.
-            NotLocked: a base has a lock, and cannot be had as it says.
+            BaseError: a base can be had from nowhere that `mode` allows, and `refused` is None.
+            NotLocked: a base has a lock, and cannot be had as it says, and `refused` is None.
         """
         pins: dict[str, BasePin] = {}
         pending: list[str] = []
         for base in {base.name: base for base in bases}.values():
-            lock = base_lock(self.locks, base) if self.locks is not None else None
-            if self.locks is not None and lock is not None:
-                fit_engine(self.engine.info().architecture, str(self.locks.base_path(base.name)))
-            pin = self._pin(base, lock)
+            try:
+                lock = base_lock(self.locks, base) if self.locks is not None else None
+                if self.locks is not None and lock is not None:
+                    fit_engine(self.engine.info().architecture, str(self.locks.base_path(base.name)))
+                pin = self._pin(base, lock)
+            except (BaseError, NotLocked) as error:
+                if refused is None:
+                    raise
+                refused(base, error)
+                continue
             if pin is None:
                 pending.append(base.name)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,25 +49,33 @@ def iter_recipes(cells: Iterable[Cell], project: Project) -> Iterator[Recipe]:
     return (renderer.render(cell) for cell in cells)
 
 
-def locked_recipes(cells: Iterable[Cell], wanted: Container[str], project: Project) -> Iterator[Recipe]:
+def locked_recipes(
+    cells: Iterable[Cell],
+    wanted: Container[str],
+    project: Project,
+    refused: Callable[[Cell, NotLocked], None] | None = None,
+) -> Iterator[Recipe]:
     """Renders the cells of a matrix, apart from those that are not locked and that nobody asked for.
 
     Args:
         cells: all of the matrix: the build context is made of them, and must not depend on what was asked for.
         wanted: ids of the cells that were asked for.
         project: where templates and locks are.
+        refused: is told of each cell that was asked for and is not locked, and the others follow; None to end there.
 
     Raises:
-        NotLocked: a cell that was asked for is not locked.
+        NotLocked: a cell that was asked for is not locked, and `refused` is None.
         RenderError, ConfigError: as `iter_recipes`.
     """
     renderer = renderer_of(project)
     for cell in cells:
         try:
             yield renderer.render(cell)
-        except NotLocked:
+        except NotLocked as error:
             if cell.id in wanted:
-                raise
+                if refused is None:
+                    raise
+                refused(cell, error)
 
 
 def collect(cells: Iterable[Cell], project: Project) -> Iterator[tuple[Cell, Requests]]:

@@ -89,6 +89,42 @@ def test_a_step_that_fails_is_named_and_the_other_cell_finishes(
     assert len(references(client, built.repository, one["key"])) == 1
 
 
+def test_a_cell_that_cannot_be_begun_is_not_built_and_the_others_are(
+    built: Built, project: Project, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    root = project("RUN echo begun {% if extras.two is defined %}{{ python(['torch']) }}{% endif %}")
+    matrix = (root / "matrix.yaml").read_text()
+    assert "\nbases:\n" in matrix
+    matrix = matrix.replace(
+        "\nbases:\n",
+        "\ninclude:\n"
+        "  - {framework: torch==2.13.0, cuda: cpu, python: '3.11', base: nowhere, extras: [one], reason: y}\n"
+        "bases:\n  nowhere: {image: 'localhost:1/nothing:1', python: ['3.11']}\n",
+    ).replace('tags: ["{version}{extras}"]', 'tags: ["{version}{extras}-{base}"]')
+    (root / "matrix.yaml").write_text(matrix)
+    arguments = ("build", "--no-check", "--format", "json")
+    ran = built.run(*arguments, cwd=root, state=tmp_path / "state")
+    assert ran.code == 8, ran.err
+    one, two, nowhere = ran.json["cells"]
+    assert (one["status"], one["exit_code"], one["built"]) == ("built", 0, True)
+    assert (two["status"], two["exit_code"], two["built"]) == ("not built", 19, False)
+    assert "is not locked" in two["reasons"][0]
+    assert two["reasons"][1].startswith("run `imgbuild lock`")
+    assert (nowhere["status"], nowhere["exit_code"], nowhere["built"]) == ("not built", 8, False)
+    assert "localhost:1" in nowhere["reasons"][0]
+    assert len(references(client, built.repository, one["key"])) == 1
+    # It is said before anything is built, and again where it is all that there is.
+    dry = built.run(*arguments, "--dry-run", cwd=root, state=tmp_path / "state")
+    assert dry.code == 8, dry.err
+    assert [item["cell"] for item in dry.json["not_built"]] == [two["cell"], nowhere["cell"]]
+    assert [item["cell"] for item in dry.json["actions"]] == [one["cell"]]
+    alone = built.run(*arguments, two["cell"], cwd=root, state=tmp_path / "state")
+    assert (alone.code, alone.out) == (19, "")
+    assert "is not locked" in alone.err
+    # Alone, the cell that can be begun is all good.
+    assert built.run(*arguments, one["cell"], cwd=root, state=tmp_path / "state").code == 0
+
+
 def test_an_image_whose_check_fails_gets_no_tag(
     built: Built, project: Project, client: docker.DockerClient, tmp_path: Path
 ) -> None:
