@@ -41,7 +41,7 @@ from builder.emit.disk import cell_mb, environment_mb
 from builder.engine.connection import Engine
 from builder.matrix import Cell, load_matrix
 from builder.release.diff_show import size
-from builder.sizes.measure import overview
+from builder.sizes.measure import Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "matrix.yaml"
@@ -78,6 +78,9 @@ def main() -> int:
                 rows[cell] = bench.row(*every[cell], needed=before.get("used_bytes") or 0)
                 write(list(rows.values()), every)
                 print(line(rows[cell]), flush=True)
+            built = [row for row in rows.values() if "layers" in row]
+            if all(row["cell"] in chosen for row in built):
+                print(bench.told(built))
     write(list(rows.values()), every)
     print(table([rows[cell] for cell in every if cell in rows]))
     return 1 if any(row["status"] == "failed" for row in rows.values()) else 0
@@ -110,7 +113,7 @@ def write(rows: list[Row], every: Mapping[str, object]) -> None:
 class Bench:
     """Where cells are built: an engine, and directories that end with it."""
 
-    engine: Engine
+    reader: Reader
     client: Any
     directory: Path
     disk: str
@@ -134,7 +137,7 @@ class Bench:
                 shutil.copy(matrix, copy)
                 shutil.copytree(ROOT / "dockerfiles", copy / "dockerfiles")
             try:
-                yield cls(engine=engine, client=client, directory=directory, disk=disk, cold=cold)
+                yield cls(reader=Reader(engine), client=client, directory=directory, disk=disk, cold=cold)
             finally:
                 remove_images(client)
                 client.close()
@@ -181,10 +184,24 @@ class Bench:
             "not_run": Counter(check["reason"] for check in outcome["checks"] if check["status"] == "not_run"),
         }
         if outcome["candidate"]:
-            (image,) = overview(self.engine, {outcome["candidate"]: cell.id}).images
+            image = self.reader.read(outcome["candidate"], cell.id)
             row["layers"] = [[layer.diff_id, layer.bytes] for layer in image.layers if layer.bytes]
         remove_images(self.client)
         return row
+
+    def told(self, rows: list[Row]) -> str:
+        """The bytes of all distinct layers beside those of what is in them: a file that two layers have counts once."""
+        distinct = sum({name: bytes_ for row in rows for name, bytes_ in row["layers"]}.values())
+        contents = {
+            (path, entry.bytes, entry.digest)
+            for layer in self.reader.layers.values()
+            for path, entry in layer.entries.items()
+        }
+        least = sum(bytes_ for _, bytes_, _ in contents)
+        return (
+            f"{len(rows)} images: {size(distinct)} in distinct layers, {size(least)} of distinct contents; "
+            f"ratio {distinct / least:.3f} (at most 1.10)"
+        )
 
     def imgbuild(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a command with a state of its own."""

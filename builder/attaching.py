@@ -25,7 +25,7 @@ from builder.project import Project
 from builder.publishing import required_key
 from builder.records import Records
 from builder.registry.images import prove
-from builder.release.evidence import Trusted, covering, gather
+from builder.release.evidence import Evidence, Trusted, covering, gather
 from builder.release.ledger import Held
 from builder.release.publication import attach_statement
 from builder.release.remote import Remote, find
@@ -101,8 +101,9 @@ class _AttachedCheck:
 
     def outcome(self) -> Outcome:
         remote = self._remote
+        evidence = self._evidence()
         if not self._options.recheck:
-            known = self._known()
+            known = self._known(evidence)
             if known is not None and known.check is not None:
                 return self._unchanged(known)
         image = self._image()
@@ -110,7 +111,7 @@ class _AttachedCheck:
             remote.repository, remote.digest, image.id, os=image.os, architecture=image.architecture
         ).subject
         ledger = ledger_of(self._run.site, self._engine, self._options.runs)
-        checked, ran = self._check(image)
+        checked, ran = self._check(image, evidence)
         short = self._short(checked)
         kept = (
             ledger.enter(checked, name=self._name, held=self._held, digest=remote.digest, short=short) if ran else None
@@ -126,14 +127,16 @@ class _AttachedCheck:
     def _name(self) -> str:
         return self._held.recipe.cell.id if self._held else self._reference
 
-    def _known(self) -> Trusted | None:
+    def _evidence(self) -> Evidence:
         policy = self._held.recipe.cell.policy if self._held else None
-        evidence = gather(
+        return gather(
             self._remote.repository,
             self._remote.digest,
             self._trusted,
             max_age_days=policy.max_age_days if policy else None,
         )
+
+    def _known(self, evidence: Evidence) -> Trusted | None:
         return covering(
             evidence,
             suite=suite().sha256,
@@ -154,15 +157,19 @@ class _AttachedCheck:
             raise ImageMissing(f"the engine pulled {reference} and does not know it")
         return image
 
-    def _check(self, image: ImageDetails) -> tuple[Checked, bool]:
-        """The run of the suite, and whether it was made now."""
+    def _check(self, image: ImageDetails, evidence: Evidence) -> tuple[Checked, bool]:
+        """The run of the suite, and whether it was made now.
+
+        What this machine remembers is no use when somebody saw the image fail since: attached now, it would say that
+        the image passed, and lift it over nothing.
+        """
         memory = CheckMemory(
             Records(self._run.site.state_dir), self._reach, lambda image_id: inspect(self._engine, image_id)
         )
         held, options = self._held, self._options
         if held is not None and not options.recheck:
             found = memory.recall(held.recipe, image.id, gpus=options.gpus)
-            if found is not None and found.counts:
+            if found is not None and found.counts and not evidence.failed_since(found.when):
                 return found, False
         made = check_image(
             self._engine,

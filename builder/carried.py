@@ -29,7 +29,8 @@ class Options:
 
     Attributes:
         jobs: how many cells are carried at once.
-        checks: how many of them may be checked at once; a check trains on two processes and needs the processors.
+        checks: how many of them may be checked or measured at once; a check trains on two processes and needs the
+            processors, and both may take most of the memory.
         check: False to stop before the check.
         rebuild: make new candidates beside existing ones.
         check_deadline: seconds that a check may take.

@@ -32,6 +32,9 @@ class Checker:
         ledger: makes what keeps every run of the suite; asked once, when there is something to check. None for none.
         note: is told, by the cell's id, what happens.
         cancel: stops everything when set.
+
+    Attributes:
+        slots: are as many as `options.checks`; whatever else runs images takes one meanwhile.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Checker:
         self._make_ledger = ledger
         self._note = note
         self._cancel = cancel
-        self._checking = threading.Semaphore(max(1, options.checks))
+        self.slots = threading.Semaphore(max(1, options.checks))
         self._keeping = threading.Lock()
         self._ledger: Ledger | None = None
 
@@ -83,7 +86,7 @@ class Checker:
         if self._passed(action, progress):
             return None
         level, limit = self._reach.level(cell)
-        with self._checking:
+        with self.slots:
             if self._cancel.is_set():
                 raise Interrupted("not checked")
             # An image of the same content may have passed while this one waited.

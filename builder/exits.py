@@ -10,7 +10,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import click
 
@@ -18,6 +19,9 @@ from builder.errors import ImgbuildError
 
 DEFECT = 70
 """The exit code of a defect of imgbuild's own: EX_SOFTWARE of sysexits.h."""
+
+_CALLS = 6
+"""Of a traceback that cannot be written: enough to find the line, few enough for one line."""
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _received: list[int] = []
@@ -82,13 +86,38 @@ def exit_code_of(command: Callable[[], object]) -> int:
 
 
 def describe_defect(error: Exception) -> str:
-    """Keeps the traceback of a defect of imgbuild's own in a file; returns what to tell the user of it."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix=f"imgbuild-defect-{int(time.time())}-", suffix=".txt", delete=False
-    ) as file:
-        file.write(_redacted("".join(traceback.format_exception(error))))
-    what = f"{type(error).__name__}: {_redacted(str(error))}"
-    return f"a defect of imgbuild's own: {what}\n  please report it with {file.name}"
+    """Keeps the traceback of a defect of imgbuild's own in a file; returns what to tell the user of it.
+
+    Where no file can be written, what is returned names the innermost calls instead.
+    """
+    what = f"a defect of imgbuild's own: {type(error).__name__}: {_redacted(str(error))}"
+    try:
+        name = _written(_redacted("".join(traceback.format_exception(error))))
+    except OSError as unwritten:
+        calls = [
+            f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)[-_CALLS:]
+        ]
+        why = unwritten.strerror or str(unwritten)
+        said = f"please report it with these calls, as its traceback cannot be written ({why})"
+        return f"{what}\n  {said}: {', '.join(reversed(calls))}"
+    return f"{what}\n  please report it with {name}"
+
+
+def _written(text: str) -> str:
+    """Writes a new temporary file; returns its name. What cannot be written whole is not left there."""
+    prefix = f"imgbuild-defect-{int(time.time())}-"
+    # Not buffered: a disk that is full is noticed here, and not when the file is closed.
+    with tempfile.NamedTemporaryFile("wb", buffering=0, prefix=prefix, suffix=".txt", delete=False) as file:
+        try:
+            data = memoryview(text.encode("utf-8", "backslashreplace"))
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                Path(file.name).unlink()
+            raise
+    return file.name
 
 
 def _redacted(text: str) -> str:

@@ -16,6 +16,7 @@ from builder.engine.errors import ImageMissing
 from builder.engine.images import inspect
 from builder.engine.session import Session
 from builder.engine.trace import Event
+from builder.errors import Interrupted
 from builder.measure import labels_of, measure_image
 from builder.plan import Action
 from builder.project import Project
@@ -48,6 +49,8 @@ class Maker:
         recipes: every recipe of the matrix.
         on_event: is told, by the cell's id, of what a build does.
         note: is told, by the cell's id, of what is no build's.
+        slots: are as many as images may run at once: what measures an image imports its framework, as a check does,
+            and may take as much of the engine's memory.
         cancel: stops everything when set.
     """
 
@@ -61,6 +64,7 @@ class Maker:
         recipes: tuple[Recipe, ...],
         on_event: Callable[[str, Event], None],
         note: Callable[[str, str], None],
+        slots: threading.Semaphore,
         cancel: threading.Event,
     ) -> None:
         self._engine = engine
@@ -70,6 +74,7 @@ class Maker:
         self._recipes = recipes
         self._on_event = on_event
         self._note = note
+        self._slots = slots
         self._cancel = cancel
         self._opening = threading.Lock()
         self._open = ExitStack()
@@ -84,7 +89,9 @@ class Maker:
 
         Raises:
             BuildFailed: a step failed, or what was built cannot be measured. Nothing is left that counts as an image.
-            EngineError: the build stalled or was cancelled, the disk is full, or the engine went away.
+            EngineError: the build stalled or was cancelled, the disk is full, the engine went away, or what measures
+                the image was killed.
+            Interrupted: `cancel` was set meanwhile.
             StateError: what is to be remembered of it cannot be written.
         """
         began, started = time.monotonic(), _now()
@@ -97,8 +104,11 @@ class Maker:
         with built_recipe(
             self._engine, self._opened_session(), action, on_event=on_event, cancel=self._cancel
         ) as unfinished:
-            self._note(cell.id, f"measuring {short(unfinished.id)}")
-            manifest = measure_image(self._engine, unfinished.id, cell, cancel=self._cancel)
+            with self._slots:
+                if self._cancel.is_set():
+                    raise Interrupted("not measured")
+                self._note(cell.id, f"measuring {short(unfinished.id)}")
+                manifest = measure_image(self._engine, unfinished.id, cell, cancel=self._cancel)
             details = inspect(self._engine, unfinished.id)
             if details is None:
                 raise ImageMissing(f"what was built for {cell.id} is gone from the engine before it was finished")

@@ -45,7 +45,10 @@ STATEMENTS = "statements"
 """The kind of record that remembers the statements on runs, for later ones to cite."""
 
 UNKNOWN = "unknown"
-"""The device, in records, of a run on a GPU of which nobody says what it is. Only failures have it."""
+"""The device, in records, of a run on a GPU of which nobody says what it is."""
+
+FAILED = "failed"
+"""In keys, in place of a device: the last failure up to a level on whatever device, for when that one is not here."""
 
 KEEP_DAYS = 90
 """Days after which a record may go, when the engine holds no image that it is about."""
@@ -162,6 +165,8 @@ class CheckMemory:
     ) -> Checked:
         """Remembers one run of the suite, unless it passed on a device of which nobody says what it is.
 
+        A failure is also remembered without its device, until a run passes that goes as far, on whatever device.
+
         Args:
             recipe, image_id: the cell, and the image that was checked.
             run: what came of it.
@@ -175,22 +180,28 @@ class CheckMemory:
         level = run.verdict.level
         device = self._reach.device(level, gpus=gpus)
         found = Checked(run=run, image_id=image_id, content=content, device=device, user=user, when=self._now())
-        remembered = device or (UNKNOWN if run.verdict.status is VerdictStatus.FAILED else None)
-        if remembered is not None:
-            document = {
-                "image_id": image_id,
-                "content": content,
-                "suite": self._suite,
-                "level": level.value,
-                "user": user,
-                "device": remembered,
-                "when": found.when.isoformat(),
-                "seconds": run.seconds,
-                "nonce": run.nonce,
-                "result": run.raw.decode("utf-8") if run.result is not None else None,
-                "reason": run.verdict.checks[0].reason if run.result is None else "",
-            }
-            self._records.put(CHECKS, self._key(content, level, user, remembered), document)
+        failed = run.verdict.status is VerdictStatus.FAILED
+        document = {
+            "image_id": image_id,
+            "content": content,
+            "suite": self._suite,
+            "level": level.value,
+            "user": user,
+            "device": device or UNKNOWN,
+            "when": found.when.isoformat(),
+            "seconds": run.seconds,
+            "nonce": run.nonce,
+            "result": run.raw.decode("utf-8") if run.result is not None else None,
+            "reason": run.verdict.checks[0].reason if run.result is None else "",
+        }
+        if failed:
+            self._records.put(CHECKS, self._key(content, level, user, FAILED), document)
+        if device is not None:
+            self._records.put(CHECKS, self._key(content, level, user, device), document)
+        reached = run.verdict.reached
+        for mended in Level:
+            if not failed and reached is not None and mended <= reached:
+                self._records.forget(CHECKS, self._key(content, mended, user, FAILED))
         self.refresh()
         return found
 
@@ -240,10 +251,9 @@ class CheckMemory:
         if found is None:
             return None
         for other in Level:
-            for device in {self._reach.device(other), self._reach.device(other, gpus=True), UNKNOWN}:
-                later = self._made(recipe, content, other, user, device, limit, since=found.when)
-                if later is not None and later.run.verdict.status is VerdictStatus.FAILED:
-                    found = later
+            later = self._made(recipe, content, other, user, FAILED, limit, since=found.when)
+            if later is not None and later.run.verdict.status is VerdictStatus.FAILED:
+                found = later
         return found
 
     def _made(
@@ -257,7 +267,7 @@ class CheckMemory:
         *,
         since: datetime | None = None,
     ) -> Checked | None:
-        """What is remembered of one level and device, if it is later than `since`."""
+        """What is remembered of one level and device, or failure, if it is later than `since`."""
         document = self._records.get(CHECKS, self._key(content, level, user, device)) if device is not None else None
         if document is None:
             return None
@@ -265,11 +275,12 @@ class CheckMemory:
         if when is None or (since is not None and when <= since) or fields.text(document.get("content")) != content:
             return None
         age = recipe.cell.policy.max_age_days
+        ran_on = fields.text(document.get("device"))
         return Checked(
             run=self._run(recipe, document, level, limit),
             image_id=fields.text(document.get("image_id")),
             content=content,
-            device=None if device == UNKNOWN else device,
+            device=None if ran_on == UNKNOWN else ran_on,
             user=user,
             when=when,
             expired=age is not None and self._now() - when > timedelta(days=age),

@@ -298,6 +298,7 @@ class _Run:
                     recipes=foundry.recipes,
                     on_event=foundry.watcher.event,
                     note=foundry.watcher.note,
+                    slots=self._checker.slots,
                     cancel=foundry.cancel,
                 )
             return self._maker

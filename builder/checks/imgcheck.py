@@ -26,6 +26,7 @@ from builder.checks import controller
 from builder.checks.advice import advise, corrected, cuda_of, look
 from builder.checks.contract import FAILED, LEVELS, NOT_RUN, PASSED, REQUEST_SCHEMA, Check, groups, write_json
 from builder.checks.facts import builds, site_directories
+from builder.checks.groups.tensorflow import PROJECTS as TENSORFLOW
 
 #: They ask how the host started the container; here nobody says how it should have been.
 HOST_ASKS = ("static.readonly",)
@@ -46,6 +47,8 @@ def release() -> dict[str, str]:
 def asked(packages: Mapping[str, str], level: str) -> list[Check]:
     """The checks that an image with these packages must pass up to a level."""
     top = LEVELS.index(level)
+    # Each of these projects brings the module that the checks need, `tensorflow-cpu` for one.
+    names = {*packages, "tensorflow"} if packages.keys() & set(TENSORFLOW) else set(packages)
     return [
         check
         for group in groups()
@@ -53,7 +56,7 @@ def asked(packages: Mapping[str, str], level: str) -> list[Check]:
         if not check.optional
         and check.name not in HOST_ASKS
         and LEVELS.index(check.level) <= top
-        and {*group.needs, *check.needs} <= packages.keys()
+        and {*group.needs, *check.needs} <= names
     ]
 
 

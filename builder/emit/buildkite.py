@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from builder.emit.jobs import CELLS_TEXT, Job, chunks
+from builder.emit.jobs import CELLS_TEXT, PROMOTION, Job, chunks
 from builder.emit.records import RECORDS, RUNS
 from builder.errors import ConfigError
 
@@ -80,5 +80,9 @@ def _closing(ids: str, keys: Sequence[object]) -> list[object]:
             "depends_on": ["gate"],
             "env": {"IMGBUILD_JOBS": ids},
             "command": [download, "imgbuild ci promote"],
+            # The group is the organization's. In order, each would wait for all of the builds that began before it.
+            "concurrency": 1,
+            "concurrency_group": PROMOTION,
+            "concurrency_method": "eager",
         },
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from builder.emit.jobs import CELLS_TEXT, Job
+from builder.emit.jobs import CELLS_TEXT, PROMOTION, Job
 from builder.emit.records import RECORDS, RUNS
 from builder.errors import ConfigError
 
@@ -59,6 +59,7 @@ def gitlab(jobs: Sequence[Job]) -> str:
         document["promote"] = {
             "extends": ".imgbuild",
             "stage": "promote",
+            "resource_group": PROMOTION,
             "variables": {"IMGBUILD_JOBS": ids},
             "script": ["imgbuild ci promote"],
         }

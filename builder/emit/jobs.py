@@ -24,6 +24,9 @@ CELLS_TEXT = 100_000
 
 MAX_SHARDS = 1_000
 
+PROMOTION = "imgbuild-promote"
+"""The group of which a CI system runs one job at a time: two promotions at once could leave each some of the names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import secrets
+import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,6 +31,7 @@ _RESULT_CAP = 4 << 20
 _STATUS_CAP = 64 << 20
 _OS_RELEASE_CAP = 1 << 16
 _LOG_LINES = 6
+_KILLED = 128 + signal.SIGKILL
 _PIDS = 1024
 """Processes and threads: the imports of a framework start one for each processor."""
 
@@ -48,7 +50,8 @@ def measure_image(engine: Engine, image_id: str, cell: Cell, *, cancel: threadin
 
     Raises:
         BuildFailed: it cannot be measured; the message says why.
-        ImageMissing, ContainerError, EngineUnavailable, RunCancelled: as `containers.run`.
+        ContainerError: also when its container was killed, or took too long: that is seldom for what is in the image.
+        ImageMissing, EngineUnavailable, RunCancelled: as `containers.run`.
     """
     from packaging.utils import canonicalize_name
 
@@ -74,6 +77,7 @@ def measure_image(engine: Engine, image_id: str, cell: Cell, *, cancel: threadin
 
 def _found(engine: Engine, image_id: str, cancel: threading.Event | None) -> Found:
     nonce = secrets.token_hex(16)
+    memory = engine.info().memory_bytes * 3 // 4
     request = RunRequest(
         image=image_id,
         # -s: a user's own packages are not the image's. -B: nothing is written beside the program.
@@ -92,7 +96,7 @@ def _found(engine: Engine, image_id: str, cancel: threading.Event | None) -> Fou
         tmpfs={"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=1g"},
         cap_drop=("ALL",),
         no_new_privileges=True,
-        memory_bytes=engine.info().memory_bytes * 3 // 4 or None,
+        memory_bytes=memory or None,
         pids_limit=_PIDS,
         files={**program(), _REQUEST: json.dumps({"nonce": nonce}).encode()},
         volume_path=_VOLUME,
@@ -106,6 +110,13 @@ def _found(engine: Engine, image_id: str, cancel: threading.Event | None) -> Fou
         if "executable file not found" not in str(error):
             raise
         return Found()
+    killed = _killed(done, memory)
+    if killed:
+        raise ContainerError(
+            f"the image could not be measured: {killed}",
+            hint="on a machine that is busy, build fewer cells at once with --jobs; an import that never ends, or that "
+            "takes all memory, looks the same",
+        )
     try:
         return parse(_answer(done), nonce)
     except Malformed as error:
@@ -115,11 +126,19 @@ def _found(engine: Engine, image_id: str, cancel: threading.Event | None) -> Fou
         ) from None
 
 
-def _answer(done: RunResult) -> bytes:
+def _killed(done: RunResult, memory: int) -> str:
+    """What ended the container, when it was not its own program; empty when it was."""
     if done.timed_out:
-        raise Malformed(f"it did not say what is in it within {DEADLINE:g} s")
+        return f"it did not say what is in it within {DEADLINE:g} s"
     if done.oom_killed:
-        raise Malformed("it ran out of memory")
+        return f"it was killed for want of memory; it may have {memory / (1 << 30):.1f} GiB"
+    if done.exit_code == _KILLED:
+        # The kernel does that when the whole machine lacks memory, and then the engine says nothing of it.
+        return "it was killed by a signal from outside, as when the machine runs out of memory"
+    return ""
+
+
+def _answer(done: RunResult) -> bytes:
     if _RESULT in done.oversize or _RESULT in done.refused:
         raise Malformed(f"its answer is no file of at most {_RESULT_CAP:,} bytes")
     if done.exit_code == 0 and _RESULT in done.outputs:

@@ -12,7 +12,7 @@ Evidence that does not count is kept beside, with the reason: nobody should have
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -44,11 +44,19 @@ class Trusted:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubtful:
-    """Evidence that does not count: the artifact, what it says that it is, and why not."""
+    """Evidence that does not count.
+
+    Attributes:
+        artifact: that it came in.
+        claimed: what it says that it is.
+        why: it does not count.
+        aged: the same as evidence that counts, where nothing but its age speaks against it; else None.
+    """
 
     artifact: str
     claimed: str
     why: Refused
+    aged: Trusted | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,11 @@ class Evidence:
         """
         failed = [check for check in self.checks if check.result is TestResult.FAILED]
         return next((check for check in failed if not self._outweighed(check)), failed[0] if failed else None)
+
+    def failed_since(self, when: datetime) -> bool:
+        """Whether trusted evidence says of a run that ended in this second or later that something failed."""
+        second = when.replace(microsecond=0)
+        return any(check.result is TestResult.FAILED and check.finished >= second for check in self.checks)
 
     def _outweighed(self, failed: CheckStatement) -> bool:
         """Whether a later run passed that was held to as much."""
@@ -133,8 +146,18 @@ class Evidence:
             if late is None:
                 trusted.append(item)
             else:
-                doubtful.append(Doubtful(artifact=item.artifact, claimed=TEST_RESULT, why=late))
+                doubtful.append(Doubtful(artifact=item.artifact, claimed=TEST_RESULT, why=late, aged=item))
         return replace(self, trusted=tuple(trusted), doubtful=tuple(doubtful))
+
+    def in_its_time(self) -> Evidence:
+        """Without the failures that were outweighed, if all were, by a run that has become too old since. For what is
+        said of an image, and not for what it may be called: what failed counts until a run passes that still counts.
+        """
+        aged = [item.aged for item in self.doubtful if item.aged is not None]
+        if self.best is not None or replace(self, trusted=ordered([*self.trusted, *aged])).best is None:
+            return self
+        kept = (item for item in self.trusted if item.check is None or item.check.result is not TestResult.FAILED)
+        return replace(self, trusted=tuple(kept))
 
     @property
     def reached(self) -> Level | None:
@@ -167,20 +190,19 @@ def gather(
     doubtful: list[Doubtful] = []
     for artifact in attached(repository, digest, BUNDLE_TYPE):
         try:
-            found = verify(
-                _bundle(repository, artifact), known, subject_digest=digest, max_age_days=max_age_days, now=now
-            )
+            found = verify(_bundle(repository, artifact), known, subject_digest=digest, now=now)
         except Refused as refused:
             claimed = artifact.annotations.get(BUNDLE_PREDICATE, "")
             doubtful.append(Doubtful(artifact=artifact.digest, claimed=claimed, why=refused))
         else:
             trusted.append(Trusted(artifact=artifact.digest, verified=found))
-    return Evidence(
+    evidence = Evidence(
         reference=f"{repository.name}@{digest}",
         digest=digest,
         trusted=ordered(trusted),
         doubtful=tuple(doubtful),
     )
+    return evidence if max_age_days is None else evidence.within_age(max_age_days, now=now)
 
 
 def ordered(items: Iterable[Trusted]) -> tuple[Trusted, ...]:
@@ -201,6 +223,7 @@ def require(evidence: Evidence, level: Level, *, now: datetime | None = None) ->
     best = evidence.best
     if best is not None and best.reached is not None and not best.reached < level:
         return best
+    evidence = evidence.in_its_time()
     if not evidence.checks:
         for item in evidence.doubtful:
             if item.why.refusal is Refusal.NO_TRUSTED_KEY:
@@ -217,11 +240,7 @@ def require(evidence: Evidence, level: Level, *, now: datetime | None = None) ->
         )
     uncounted = sorted({f"does not count: {item.why.message}" for item in evidence.doubtful})
     failed = evidence.failure
-    if failed is not None and failed.finished > (now or datetime.now(timezone.utc)) + SKEW:
-        uncounted.append(
-            f"by its machine's clock the run that failed ended on {failed.finished:%Y-%m-%d %H:%M} UTC, which is still "
-            "to come: it counts until a run ends later, or until it is removed from the registry"
-        )
+    uncounted += _still_to_come(evidence, (now or datetime.now(timezone.utc)) + SKEW)
     held = f"{failed.cell} " if failed is not None and failed.cell and best is None else ""
     again = f"imgbuild check {held}--image {evidence.reference} --level {level.value} --attach"
     raise NotVerified(
@@ -273,6 +292,19 @@ def _shortfall(evidence: Evidence, level: Level) -> str:
     missing = not_run_by_reason(last, above=last.reached, up_to=level)
     lacks = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
     return f"it reached {reached}{since}" + (f". Not run: {lacks}" if lacks else "")
+
+
+def _still_to_come(evidence: Evidence, after: datetime) -> Iterator[str]:
+    """How to be rid of failures that end later than any run can, as their machines' clocks were ahead."""
+    for item in evidence.trusted:
+        if item.check is None or item.check.result is not TestResult.FAILED or item.check.finished <= after:
+            continue
+        artifact = f"{evidence.reference.partition('@')[0]}@{item.artifact}"
+        yield (
+            f"by its machine's clock the run that failed ended on {item.check.finished:%Y-%m-%d %H:%M} UTC, which is "
+            f"still to come: it counts until a run ends later, or until its artifact {artifact} is deleted from the "
+            f"registry, for example with `oras manifest delete {artifact}`, where the registry allows that"
+        )
 
 
 def _hints(doubtful: Iterable[Doubtful]) -> list[str]:

@@ -40,7 +40,7 @@ class Entry:
             was loaded, and not in one that it built: an image's size there is a few kilobytes above this sum, or it.)
         directory: whether it is one.
         link: where a symbolic link leads, as written.
-        hard: the path of the file that this is another name of.
+        hard: the path of the file that this is another name of, which has its bytes and its digest.
         digest: SHA-256 of a large file as hexadecimal digits, else empty.
     """
 
@@ -140,9 +140,19 @@ def stacked(layers: Iterable[Layer]) -> tuple[Mapping[str, Seen], tuple[Gone, ..
             if below is not None and not below.entry.directory:
                 gone.append(Gone(path, below.entry, below.layer, index, removed=False))
             seen[path] = Seen(entry, index)
-    linked = {(item.layer, item.entry.hard) for item in seen.values() if item.entry.hard is not None}
-    # A file that is seen under another name of its own is not lost.
-    return seen, tuple(item for item in gone if item.entry.bytes and (item.layer, item.path) not in linked)
+    # A file that is seen under another name of its own is not lost: what it takes belongs to the first such name.
+    names: dict[tuple[int, str], str] = {}
+    for path, held in seen.items():
+        if held.entry.hard is not None:
+            names.setdefault((held.layer, held.entry.hard), path)
+    lost = []
+    for item in gone:
+        other = names.get((item.layer, item.path))
+        if other is not None:
+            seen[other] = Seen(item.entry, item.layer)
+        elif item.entry.bytes:
+            lost.append(item)
+    return seen, tuple(lost)
 
 
 def _covered(path: str, removed: set[str], emptied: set[str]) -> bool:

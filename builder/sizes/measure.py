@@ -27,6 +27,11 @@ class Reader:
         self._engine = engine
         self._layers: dict[str, Layer] = {}
 
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Every layer of the images that were read, each once."""
+        return self._layers
+
     def read(self, reference: str, cell: str = "") -> ImageSize:
         """The sizes of one image.
 

@@ -33,6 +33,11 @@ class MemoryRepository:
             self.tagged[reference] = digest
         return digest
 
+    def delete_manifest(self, digest: str) -> None:
+        """As registries do it: the tags that name it go with it, and a list that names it stays."""
+        del self.manifests[digest]
+        self.tagged = {tag: named for tag, named in self.tagged.items() if named != digest}
+
     def put_referrer(self, body: bytes, media_type: str) -> bool:
         self.put_manifest(digest_of(body), body, media_type)
         return self.api

@@ -319,6 +319,49 @@ def test_what_failed_there_or_with_gpus_at_hand_counts_all_the_same(make: Make, 
     assert known.counts
 
 
+H200 = Reach(gpu=True, architecture="amd64", gpus=("NVIDIA H200",))
+NAMELESS = Reach(gpu=True, architecture="amd64")
+
+
+@pytest.mark.parametrize("where", [H200, NAMELESS], ids=["a known GPU", "a GPU of which nobody says what it is"])
+def test_what_failed_on_a_gpu_is_known_when_the_gpu_is_gone(make: Make, cuda: Recipe, where: Reach) -> None:
+    hour = timedelta(hours=1)
+    limit = HERE.level(cuda.cell)[1]
+    make().put(cuda, FIRST, ran(cuda, Level.CPU, limit=limit))
+    make(where, later=hour).put(cuda, FIRST, ran(cuda, Level.GPU, **{"torch.version": "loads no more"}))
+    known = make().recall(cuda, FIRST)
+    assert known is not None
+    assert (known.run.verdict.status, known.device, known.when) == (
+        VerdictStatus.FAILED,
+        where.device(Level.GPU),
+        NOW + hour,
+    )
+    # Its twins: a run that passes later outweighs it, as far as it goes.
+    make(later=2 * hour).put(cuda, FIRST, ran(cuda, Level.CPU, limit=limit))
+    known = make().recall(cuda, FIRST)
+    assert known is not None
+    assert known.counts
+
+
+@pytest.mark.parametrize("where", [H200, NAMELESS], ids=["a known GPU", "a GPU of which nobody says what it is"])
+def test_a_pass_takes_the_place_of_what_failed_up_to_its_level(make: Make, cuda: Recipe, where: Reach) -> None:
+    hour = timedelta(hours=1)
+    failure = {"torch.version": "loads no more"}
+    make().put(cuda, FIRST, ran(cuda, Level.CPU, limit=HERE.level(cuda.cell)[1]))
+    make(where, later=hour).put(cuda, FIRST, ran(cuda, Level.GPU, **failure))
+    # A pass that went less far does not take it away.
+    capped = replace(where, cap=Level.STATIC)
+    make(capped, later=2 * hour).put(cuda, FIRST, ran(cuda, Level.STATIC, limit="the check was limited"))
+    known = make().recall(cuda, FIRST)
+    assert known is not None
+    assert known.run.verdict.status is VerdictStatus.FAILED
+    # One that went as far does, also where nobody says on what it ran.
+    make(where, later=3 * hour).put(cuda, FIRST, ran(cuda, Level.GPU))
+    known = make().recall(cuda, FIRST)
+    assert known is not None
+    assert (known.counts, known.when) == (True, NOW)
+
+
 def test_a_cuda_cell_without_a_gpu_is_remembered_as_what_it_is(make: Make, cuda: Recipe) -> None:
     make().put(cuda, FIRST, ran(cuda, Level.CPU, limit=HERE.level(cuda.cell)[1]))
     known = make().get(cuda, FIRST)

@@ -355,6 +355,14 @@ def test_the_facts_that_the_issue_names() -> None:
     assert not audio.known
     assert vision is not None
     assert vision.versions == ("0.28.0",)
+    pypi = {
+        release: build.cuda
+        for row in facts.projects["torchvision"].rows
+        for build in row.builds
+        for release in build.versions or row.releases
+        if "pypi" in build.channels
+    }
+    assert [pypi[release] for release in ("0.28.0", "0.29.1", "0.29.2")] == ["13.0", "13.0", "13.2"]
     extras = {
         (extra.name, release): extra
         for row in facts.projects["tensorflow"].rows

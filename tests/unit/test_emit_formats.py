@@ -129,6 +129,9 @@ def test_a_child_pipeline_for_gitlab(tmp_path: Path, max_jobs: int) -> None:
     assert document["stages"] == ["images", "gate", "promote"]
     # on_success, GitLab's default, after the gate's stage.
     assert "when" not in document["promote"]
+    # Of two pipelines, one after the other; builds need not wait.
+    assert [name for name, job in document.items() if "resource_group" in job] == ["promote"]
+    assert document["promote"]["resource_group"] == "imgbuild-promote"
     assert "parallel" not in text
     (tmp_path / "child.yml").write_text(text)
     check("vendor.gitlab-ci", tmp_path / "child.yml")
@@ -187,6 +190,9 @@ def test_uploads_for_buildkite(tmp_path: Path, max_jobs: int | None, uploads: in
     assert len(set(keys)) == len(keys)
     assert loaded[-1][-2]["depends_on"] == keys[:-2]
     assert loaded[-1][-1]["depends_on"] == ["gate"]
+    alone = {"concurrency": 1, "concurrency_group": "imgbuild-promote", "concurrency_method": "eager"}
+    assert alone.items() <= loaded[-1][-1].items()
+    assert not any("concurrency" in step for step in (*steps, loaded[-1][-2]))
     for number, (text, document) in enumerate(zip(documents, loaded, strict=True)):
         assert sum(len(step["steps"]) if "group" in step else 1 for step in document) <= JOBS_PER_UPLOAD
         (tmp_path / f"{number}.yml").write_text(text)

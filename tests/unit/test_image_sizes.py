@@ -217,6 +217,30 @@ def test_a_file_that_has_another_name_is_not_lost_with_one_of_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("above", "belongs"),
+    [({}, "/one"), ({"one/.wh.a": 0}, "/two"), ({"one/a": b"x"}, "/two"), ({".wh.one": 0, "two/.wh.b": 0}, "/three")],
+    ids=["both names", "the first is removed", "the first is replaced", "the first two are removed"],
+)
+def test_the_bytes_of_a_file_go_to_the_names_that_are_left(above: Files, belongs: str) -> None:
+    size = LIBRARY_BYTES
+    image = measured(
+        {"one/a": size, "two/b": ("=", "one/a"), "three/c": ("=", "one/a"), "one/other": 1, "four/liba.so": 1}, above
+    )
+    held = {name: total for name, (_, total, _) in packages(image).items()}
+    assert max(held, key=lambda name: held[name]) == belongs
+    assert held[belongs] - size in (0, 1), "once, beside the other file of the first"
+    assert sum(held.values()) + sum(item.bytes for item in image.hidden) == image.bytes
+
+
+def test_a_library_that_is_left_under_another_name_is_compared_by_its_content() -> None:
+    content = bytes(LIBRARY_BYTES)
+    lower = {"one/libx.so.1": content, "two/libx.so.1": ("=", "one/libx.so.1"), "three/libx.so.1": content}
+    assert [copy.path for copy in measured(lower).duplicates[0].copies] == ["/one/libx.so.1", "/three/libx.so.1"]
+    (found,) = measured(lower, {"one/.wh.libx.so.1": 0}).duplicates
+    assert (found.same, [copy.path for copy in found.copies]) == (True, ["/three/libx.so.1", "/two/libx.so.1"])
+
+
+@pytest.mark.parametrize(
     ("name", "known"),
     [
         ("libgomp.so.1", "libgomp.so.1"),

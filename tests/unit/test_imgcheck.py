@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from builder.check.judge import required_checks
 from builder.check.release import make, read
 from builder.check.suite import modules_in, suite
 from builder.checks import advice, imgcheck
 from builder.checks.advice import Situation
+from builder.checks.contract import LEVELS
+from builder.checks.groups.tensorflow import PROJECTS
 from builder.errors import ConfigError
 from builder.project import shipped_data
 
@@ -277,6 +280,14 @@ def test_what_is_asked_follows_from_the_packages() -> None:
     assert not {"torch.train.amp", "static.pip-check", "static.readonly"} & plain
     assert {"torch.train.amp", "torch.gpu.train.amp", "static.pip-check"} <= torch
     assert "torch.gpu.train.amp" not in {check.name for check in imgcheck.asked({"torch": "2"}, "cpu")}
+
+
+@pytest.mark.parametrize("project", [*PROJECTS, "torch", "tf-keras"])
+def test_an_image_is_asked_inside_what_its_packages_are_asked_from_outside(project: str) -> None:
+    packages = {project: "2.21.0", "horovod": "0.28.1"}
+    inside = {check.name for check in imgcheck.asked(packages, LEVELS[-1])}
+    assert inside == required_checks(packages) - set(imgcheck.HOST_ASKS)
+    assert ("tensorflow.train.amp" in inside) is (project in PROJECTS)
 
 
 @pytest.mark.parametrize(

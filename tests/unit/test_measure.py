@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,11 @@ import pytest
 from builder.build import is_left, temporary_name
 from builder.builds import public_address
 from builder.engine import owner
+from builder.engine.containers import RunResult
+from builder.engine.errors import BuildFailed, ContainerError, EngineError
 from builder.matrix import Cell, load_matrix
 from builder.measure import Manifest, labels_count, labels_of
+from builder.measure import image as measuring
 from builder.measure.found import Found, FrameworkBuild, Malformed, cuda_of, driver_floor, parse
 from builder.measure.image import program
 from builder.measure.manifest import Cuda, Distribution, Driver, Horovod, Package, Packages
@@ -68,6 +73,46 @@ def test_an_answer_is_read_field_by_field() -> None:
 def test_what_is_no_answer_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(Malformed, match=why):
         parse(data, NONCE)
+
+
+def ended(**changes: Any) -> RunResult:
+    return RunResult(
+        **{
+            "exit_code": 1,
+            "timed_out": False,
+            "oom_killed": False,
+            "outputs": {},
+            "oversize": (),
+            "refused": (),
+            "log_tail": "Traceback\nImportError: libgomp.so.1",
+            "seconds": 3.0,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"exit_code": None, "timed_out": True}, ContainerError, "did not say what is in it within 300 s"),
+        ({"exit_code": 137, "oom_killed": True}, ContainerError, "killed for want of memory; it may have 6.0 GiB"),
+        ({"exit_code": 137}, ContainerError, "killed by a signal from outside"),
+        ({"exit_code": 1, "oom_killed": True}, ContainerError, "killed for want of memory"),
+        ({}, BuildFailed, "exit code 1: ImportError: libgomp.so.1"),
+        ({"exit_code": 0}, BuildFailed, "exit code 0"),
+        ({"exit_code": 0, "oversize": ("measured.json",)}, BuildFailed, "no file of at most"),
+        ({"exit_code": 139}, BuildFailed, "exit code 139"),
+    ],
+)
+def test_what_the_machine_did_to_a_container_is_not_the_image_s_fault(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], error: type[EngineError], says: str
+) -> None:
+    engine: Any = SimpleNamespace(info=lambda: SimpleNamespace(memory_bytes=8 << 30))
+    monkeypatch.setattr(measuring, "run", lambda *_, **__: ended(**changes))
+    with pytest.raises(EngineError, match=re.escape(says)) as raised:
+        measuring.measure_image(engine, "sha256:1", cell)
+    assert type(raised.value) is error
+    assert ("--jobs" in raised.value.hint) is (error is ContainerError)
 
 
 def packages(**versions: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,17 +15,20 @@ from typing import cast
 import pytest
 from test_check_memory import details, ran
 
-from builder import checking, commands, pipeline
+from builder import checking, commands, making, pipeline
+from builder.build import Image, Unfinished
 from builder.check import CheckRun, Reach
 from builder.engine.connection import Engine
 from builder.engine.errors import EngineError
 from builder.engine.images import ImageDetails, ImageSummary
 from builder.errors import CheckFailed, CheckIncomplete, ConfigError, StateError
 from builder.lock import BasePin, Bases, Pins
-from builder.matrix import Level, Policy, load_matrix
+from builder.matrix import Cell, Level, Policy, load_matrix
+from builder.measure import Manifest
+from builder.measure.manifest import Distribution, Packages
 from builder.memory import Checked, CheckMemory
 from builder.pipeline import Foundry, Options
-from builder.plan import KEY_LABEL, candidate_tag, public_references
+from builder.plan import KEY_LABEL, Action, candidate_tag, public_references
 from builder.project import Project, shipped_data
 from builder.records import Records
 from builder.render import Recipe, render_all
@@ -242,6 +246,58 @@ def test_two_images_of_one_content_in_one_run_are_checked_once(world: World, rec
     (reused,) = (each for each in outcomes if not each.checked)
     assert reused.reused is not None
     assert reused.reused[1] == world.checked[0] != reused.image_id
+
+
+@pytest.mark.parametrize(("checks", "seconds"), [(1, 0.3), (2, 30.0)], ids=["one at a time", "two at a time"])
+def test_an_image_is_measured_when_it_might_be_checked(
+    world: World, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, checks: int, seconds: float
+) -> None:
+    other, both, measured = twin(recipe), threading.Barrier(2), []
+    met: list[str] = []
+
+    def meet(who: str) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(seconds)
+            met.append(who)
+
+    def suite(recipe: Recipe, level: Level) -> CheckRun:
+        if recipe.cell.id != "twin":
+            meet("check")
+        return ran(recipe, level)
+
+    def measure(engine: object, image_id: str, cell: Cell, **_: object) -> Manifest:
+        meet("measure")
+        measured.append(image_id)
+        return Manifest(
+            cell=cell.id,
+            distribution=Distribution(id=None, version=None, codename=None),
+            python=None,
+            framework=None,
+            horovod=None,
+            cuda=None,
+            packages=Packages(python=None, debian=None),
+        )
+
+    def finish(engine: object, action: Action, *_: object, **__: object) -> Image:
+        world.hold(other, TWO)
+        return Image(id=TWO, key=action.key or "", candidate=action.candidate, built=True)
+
+    nothing = contextlib.nullcontext
+    monkeypatch.setattr(making.Maker, "_opened_session", lambda _: None)
+    monkeypatch.setattr(making, "source_labels", lambda _: {})
+    monkeypatch.setattr(
+        making, "built_recipe", lambda *_, **__: nothing(Unfinished(id="sha256:3", name="n", seconds=0.0))
+    )
+    monkeypatch.setattr(making, "measure_image", measure)
+    monkeypatch.setattr(making, "inspect", lambda *_: details("sha256:3"))
+    monkeypatch.setattr(making, "finish_image", finish)
+    monkeypatch.setattr(making, "remember_build", lambda *_, **__: None)
+    world.hold(recipe, ONE)
+    world.suite = suite
+    outcomes = world.run(recipe, other, options=Options(jobs=2, checks=checks, recheck=True))
+    assert [outcome.exit_code for outcome in outcomes] == [0, 0], [outcome.reasons for outcome in outcomes]
+    assert measured == ["sha256:3"]
+    assert sorted(met) == ([] if checks == 1 else ["check", "measure"])
 
 
 def test_two_images_of_one_content_are_both_checked_again_when_asked(world: World, recipe: Recipe) -> None:

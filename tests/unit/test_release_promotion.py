@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -202,12 +203,63 @@ def test_a_failure_counts_whatever_its_clock_says(case: Case, days: float) -> No
     with pytest.raises(NotVerified, match=r"it failed on 2027-04-05") as raised:
         require(case.evidence(max_age=30), Level.STATIC, now=NOW)
     assert "still to come: it counts until a run ends later" in raised.value.hint
+    ahead, passed = (item.artifact for item in case.evidence(max_age=30).trusted)
+    assert f"or until its artifact {REPOSITORY}@{ahead} is deleted" in raised.value.hint
+    assert f"`oras manifest delete {REPOSITORY}@{ahead}`" in raised.value.hint
+    assert passed not in raised.value.hint
     with pytest.raises(NotVerified):
         case.promote()
     assert case.named == {}
     # Its twin: what passed by such a clock counts for nothing.
     case.attest(days=-500.0, reached=Level.GPU)
     assert case.evidence().reached is None
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["api", "list"])
+def test_a_failure_by_a_clock_that_was_ahead_goes_with_the_artifact_that_is_named(tmp_path: Path, api: bool) -> None:
+    case = Case(tmp_path, api=api)
+    case.attest(days=1)
+    case.attest(failed=True, days=-400)
+    case.attest(failed=True, days=-401)
+    with pytest.raises(NotVerified) as raised:
+        require(case.evidence(), Level.STATIC, now=NOW)
+    named = re.findall(r"artifact \S+@(sha256:[0-9a-f]{64}) ", raised.value.hint)
+    assert len(named) == 2
+    for digest in named:
+        with pytest.raises(NotVerified):
+            case.promote()
+        case.repository.delete_manifest(digest)
+    assert case.promote().moved == PUBLIC
+
+
+def test_a_pass_that_is_too_old_is_what_is_wrong_and_not_the_failure_that_it_outweighed(case: Case) -> None:
+    case.attest(failed=True, days=50)
+    case.attest(days=40)
+    assert require(case.evidence(), Level.CPU).cell == "a-cell"
+    for evidence in (case.evidence(max_age=30), case.evidence().within_age(30, now=NOW)):
+        assert evidence.reached is None
+        with pytest.raises(EvidenceRefused, match="40 days ago; at most 30 are allowed") as refused:
+            require(evidence, Level.CPU)
+        assert "failed" not in str(refused.value)
+        with pytest.raises(EvidenceRefused):
+            promote(case.repository, evidence, names_of(case.evidence()))
+    assert case.named == {}
+    # A run that came to nothing since lifts nothing, and takes nothing away.
+    case.attest(reached=None, days=2)
+    with pytest.raises(NotVerified, match="it reached no level") as unreached:
+        require(case.evidence(max_age=30), Level.CPU)
+    assert "does not count: the check ended on 2026-01-20, 40 days ago" in unreached.value.hint
+    # Its twin: what failed after the pass, whatever the age of either, is what is wrong.
+    case.attest(failed=True, days=35)
+    with pytest.raises(NotVerified, match=r"it failed on 2026-01-25"):
+        require(case.evidence(max_age=30), Level.CPU)
+
+
+def test_a_pass_that_is_too_old_and_held_to_no_cell_outweighs_no_cell_s_failure(case: Case) -> None:
+    case.attest(failed=True, days=50)
+    case.attest(days=40, cell="", names=References())
+    with pytest.raises(NotVerified, match=r"it failed on 2026-01-10"):
+        require(case.evidence(max_age=30), Level.CPU)
 
 
 def test_what_was_said_last_gives_the_names(case: Case) -> None:
