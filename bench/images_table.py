@@ -24,6 +24,7 @@ import datetime
 import fnmatch
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -255,6 +256,8 @@ def remove_images(client: Any) -> None:
 def why(said: str) -> str:
     """The message of a command that ended with an error, without its hint."""
     errors = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+    # Which resolver this machine asks says nothing to a reader.
+    errors = [re.sub(r"lookup (\S+) on [\d.:]+", r"lookup \1", error) for error in errors]
     return errors[0] if errors else (said.strip().splitlines() or ["it ended without a word"])[-1]
 
 

@@ -151,6 +151,7 @@ def _cell(cell: Cell) -> dict[str, object]:
         "version": cell.framework.version,
         "cuda": cell.cuda,
         "python": cell.python,
+        "interpreter": cell.interpreter,
         "base": cell.base.name,
         "extras": [extra.name for extra in cell.extras],
         "verify": cell.policy.verified.value,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from builder.errors import ConfigError, NotLocked
+from builder.lock.conda import CondaPackage, conda_file, conda_hint, parse_conda
 from builder.lock.documents import base_text, environment_text, parse_base, parse_environment
 from builder.lock.model import BaseLock, EnvironmentLock, LockedPackage, PythonRequest, Requests
 from builder.matrix import Cell
@@ -89,6 +90,23 @@ class Locks:
         if found is None:
             raise NotLocked(f"cell {cell.id} is not locked", where=str(self.python_path(name)), hint=HOW)
         return found
+
+    def required_conda(self, cell: Cell) -> tuple[CondaPackage, ...]:
+        """The conda packages that the Python of a cell is made of.
+
+        Raises:
+            NotLocked: there is no list for its Python.
+            ConfigError: it cannot be read, or is malformed.
+        """
+        name = conda_file(cell.python)
+        found = self._read(name)
+        if found is None:
+            raise NotLocked(
+                f"cell {cell.id} takes Python {cell.python} from conda-forge, and no list says which packages",
+                where=str(self.directory / name),
+                hint=conda_hint(cell.python),
+            )
+        return parse_conda(found[1], str(found[0]), cell.python)
 
     def python_path(self, environment: str) -> Path:
         """Where the lock of an environment belongs."""

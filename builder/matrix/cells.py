@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from builder.errors import ConfigError
 from builder.matrix.declare import Candidate, Declarations, Placed, Requirements
-from builder.matrix.model import CPU, Base, Channel, Framework, Level, Policy
+from builder.matrix.model import CONDA, CPU, DISTRIBUTION, UV, Base, Channel, Framework, Level, Policy
 from builder.matrix.names import fill
 from builder.source import quote
+
+OLDEST_BUILT: Final = 9
+"""The minor version of the first Python 3 that uv and conda-forge are asked for: the check in every image needs it."""
 
 
 def framework_of(declarations: Declarations, candidate: Candidate) -> Framework:
@@ -81,14 +85,34 @@ def declared_twice(id: str, candidate: Candidate, other: Candidate) -> ConfigErr
     )
 
 
-def python_missing(id: str, python: Placed, base: Base, bases: Mapping[str, Base]) -> ConfigError:
+def require_python(id: str, interpreter: str, python: Placed, base: Base, bases: Mapping[str, Base]) -> None:
+    """Looks whether a cell's Python can be had from where it is to come from.
+
+    Raises:
+        ConfigError: its base does not carry it, or it is older than what uv and conda-forge are asked for.
+    """
+    if interpreter == DISTRIBUTION:
+        if python.text not in base.pythons:
+            raise _python_missing(id, python, base, bases)
+        return
+    if int(python.text.partition(".")[2]) < OLDEST_BUILT:
+        raise ConfigError(
+            f"{id} cannot have Python {python.text} from {quote(interpreter)}: `imgcheck`, which every image carries, "
+            f"needs 3.{OLDEST_BUILT}",
+            where=str(python.position),
+            hint=f"take a later Python, or `interpreter: {DISTRIBUTION}` on a base that carries {python.text}",
+        )
+
+
+def _python_missing(id: str, python: Placed, base: Base, bases: Mapping[str, Base]) -> ConfigError:
     """The error for a cell whose base does not carry its Python."""
     carrying = [name for name, each in bases.items() if python.text in each.pythons]
+    other = f"`interpreter: {UV}` or `interpreter: {CONDA}` brings it to any base"
     hint = (
-        f"{quote(carrying[0])} carries it: choose it by `include`, the axis `base` or an override"
+        f"{quote(carrying[0])} carries it: choose it by `include`, the axis `base` or an override; or {other}"
         if carrying
-        else f"no base carries it, {quote(base.name)} carries {', '.join(base.pythons)}; "
-        "add such a base, or exclude the cell"
+        else f"no base carries it, {quote(base.name)} carries {', '.join(base.pythons)}; {other}; "
+        "or add a base that does, or exclude the cell"
     )
     return ConfigError(
         f"the base {quote(base.name)} of {id} does not carry Python {python.text}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 from builder.matrix.fields import MATRIX
-from builder.matrix.model import Base, Bootstrap, Channel, Extra, label_of
+from builder.matrix.model import DISTRIBUTION, RESERVED_CHANNELS, Base, Bootstrap, Channel, Extra, label_of
 from builder.source import Node, Position, nearest, quote
 
 
@@ -50,6 +50,7 @@ class Candidate:
         base: a defined name.
         extras: defined names in the order of the file's `extras`.
         position: what declares the whole; see `Cell.position`.
+        interpreter: where Python comes from, with its position; None for what `defaults` say.
     """
 
     framework: Placed
@@ -58,6 +59,7 @@ class Candidate:
     base: Placed
     extras: tuple[str, ...]
     position: Position
+    interpreter: Placed | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +109,7 @@ class Override:
     base: Placed | None
     require: Requirements
     budget: Placed | None = None
+    interpreter: Placed | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +139,7 @@ class Declarations:
     tags: tuple[Placed, ...]
     aliases: tuple[Alias, ...]
     default_budget: Placed | None = None
+    default_interpreter: str = DISTRIBUTION
 
 
 def declare(root: Node) -> Declarations:
@@ -148,6 +152,12 @@ def declare(root: Node) -> Declarations:
     top = root.mapping()
     bases = {key.text: _base(key.text, value) for key, value in top["bases"].items()}
     channels = {key.text: value.string() for key, value in _items(top, "channels")}
+    for key, _ in _items(top, "channels"):
+        if key.text in RESERVED_CHANNELS:
+            raise key.error(
+                f"{quote(key.text)} is where a site says where Pythons come from, and no channel of wheels",
+                hint="give the channel another name",
+            )
     extras = {key.text: _extra(key.text, value) for key, value in _items(top, "extras")}
     frameworks = {key.text: _framework(key.text, value, channels) for key, value in top["frameworks"].items()}
     defaults = top["defaults"].mapping()
@@ -171,7 +181,8 @@ def declare(root: Node) -> Declarations:
         overrides=tuple(_override(node, bases) for node in _list(top, "overrides")),
         tags=tuple(_placed(node) for node in top["tags"].sequence()),
         aliases=tuple(_alias(key, value) for key, value in _items(top, "aliases")),
-        default_budget=_placed(defaults["budget"]) if "budget" in defaults else None,
+        default_budget=_placed_or_none(defaults, "budget"),
+        default_interpreter=_text(defaults, "interpreter") or DISTRIBUTION,
     )
 
 
@@ -189,6 +200,10 @@ def _text(fields: Mapping[str, Node], name: str) -> str | None:
 
 def _placed(node: Node) -> Placed:
     return Placed(text=node.string(), position=node.position)
+
+
+def _placed_or_none(fields: Mapping[str, Node], name: str) -> Placed | None:
+    return _placed(fields[name]) if name in fields else None
 
 
 def _defined(node: Node, names: Mapping[str, object], section: str) -> Placed:
@@ -326,6 +341,7 @@ def _candidate(
         base=_defined(fields["base"], bases, "bases") if "base" in fields else default_base,
         extras=_extras(fields["extras"], extras) if "extras" in fields else (),
         position=node.position,
+        interpreter=_placed_or_none(fields, "interpreter"),
     )
 
 
@@ -348,7 +364,8 @@ def _override(node: Node, bases: Mapping[str, Base]) -> Override:
         match=_placed(fields["match"]),
         base=_defined(change["base"], bases, "bases") if "base" in change else None,
         require=_requirements(change),
-        budget=_placed(change["budget"]) if "budget" in change else None,
+        budget=_placed_or_none(change, "budget"),
+        interpreter=_placed_or_none(change, "interpreter"),
     )
 
 

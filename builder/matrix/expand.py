@@ -15,7 +15,7 @@ from typing import Final
 
 from builder.compat.model import Combination, Finding
 from builder.errors import ConfigError
-from builder.matrix.cells import declared_twice, framework_of, policy_of, python_missing
+from builder.matrix.cells import declared_twice, framework_of, policy_of, require_python
 from builder.matrix.declare import Candidate, Declarations, Placed, declare
 from builder.matrix.forms import REPOSITORY, size_bytes
 from builder.matrix.judge import Asking, Judge, NoJudge, Subject, facts_of, project_hint, refusal, tables
@@ -31,7 +31,7 @@ from builder.matrix.model import (
     Matrix,
     Unknown,
 )
-from builder.matrix.names import cell_id, check_references, render_tags, resolve_aliases, tag_values
+from builder.matrix.names import cell_id, check_references, named_interpreter, render_tags, resolve_aliases, tag_values
 from builder.matrix.rules import Exclusions, Overrides, axis_values
 from builder.source import load, quote
 
@@ -137,7 +137,8 @@ class _Expansion:
             included: whether it is the latter, and so must be possible.
         """
         declarations = self._declarations
-        id = cell_id(candidate, declarations.extras, declarations.default_base.text)
+        named = named_interpreter(candidate, declarations.default_interpreter)
+        id = cell_id(candidate, declarations.extras, declarations.default_base.text, declarations.default_interpreter)
         axes = Axes(
             framework=candidate.framework.text,
             cuda=candidate.cuda.text,
@@ -152,8 +153,10 @@ class _Expansion:
         other = self._first.setdefault(id, candidate)
         if other is not candidate:
             raise declared_twice(id, candidate, other)
-        new_base, require, own_budget = self._overrides.of(id, axes)
-        base = declarations.bases[(new_base or candidate.base).text]
+        overridden = self._overrides.of(id, axes, named)
+        base = declarations.bases[(overridden.base or candidate.base).text]
+        chosen = overridden.interpreter or candidate.interpreter
+        interpreter = chosen.text if chosen is not None else declarations.default_interpreter
         framework = self._framework(candidate)
         extras = self._extras_of(candidate)
         combination = self._asking.combination(
@@ -174,9 +177,8 @@ class _Expansion:
             cell = kind(id=id, axes=axes, reasons=reasons, position=position, combination=combination)
             self._leave_out(cell, included)
             return
-        if candidate.python.text not in base.pythons:
-            raise python_missing(id, candidate.python, base, declarations.bases)
-        budget = own_budget or declarations.default_budget
+        require_python(id, interpreter, candidate.python, base, declarations.bases)
+        budget = overridden.budget or declarations.default_budget
         self._cells.append(
             Cell(
                 id=id,
@@ -185,15 +187,16 @@ class _Expansion:
                 python=axes.python,
                 base=base,
                 extras=extras,
-                policy=policy_of(id, axes.cuda, require, declarations.default_require),
+                policy=policy_of(id, axes.cuda, overridden.require, declarations.default_require),
                 repository=f"{declarations.repository}/{framework.image}",
-                tags=render_tags(declarations.tags, tag_values(candidate, base.name, extras), id),
+                tags=render_tags(declarations.tags, tag_values(candidate, base.name, interpreter, extras), id),
                 aliases=(),
                 axes=axes,
                 position=candidate.position,
                 cautions=finding.unknown + finding.warnings,
                 combination=combination,
                 budget=size_bytes(budget.text) if budget is not None else None,
+                interpreter=interpreter,
             )
         )
 

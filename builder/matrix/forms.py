@@ -21,7 +21,7 @@ CANDIDATE_PREFIX: Final = "candidate-"
 TAG_LIMIT: Final = 128 - len(VERIFIED_SUFFIX)
 # The value of `facts` for a framework that is in no table.
 NO_FACTS: Final = "none"
-TAG_PLACEHOLDERS: Final = ("framework", "version", "cuda", "python", "base", "extras")
+TAG_PLACEHOLDERS: Final = ("framework", "version", "cuda", "python", "interpreter", "base", "extras")
 PATH_PLACEHOLDERS: Final = ("framework", "version", "cuda", "python")
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

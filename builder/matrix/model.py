@@ -13,6 +13,13 @@ from builder.compat.model import Combination, Reason
 from builder.source import Position
 
 CPU = "cpu"
+DISTRIBUTION: Final = "distribution"
+UV: Final = "uv"
+CONDA: Final = "conda"
+RESERVED_CHANNELS: Final = ("python-build-standalone", "conda-forge")
+"""Names in a site's `channels` for where `uv` and `conda` take Pythons from."""
+INTERPRETERS: Final = (DISTRIBUTION, UV, CONDA)
+"""Where a cell's Python comes from: its base's distribution, python-build-standalone through uv, or conda-forge."""
 PYTORCH_INDEX: Final = "https://download.pytorch.org/whl"
 
 
@@ -196,6 +203,7 @@ class Cell:
             the facts do not know.
         combination: what the facts were asked about it.
         budget: the most bytes that its image may take on the engine; None for no limit.
+        interpreter: where its Python comes from, one of `INTERPRETERS`.
     """
 
     id: str
@@ -213,6 +221,7 @@ class Cell:
     cautions: tuple[Reason, ...]
     combination: Combination
     budget: int | None = None
+    interpreter: str = DISTRIBUTION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,22 +10,32 @@ from builder.matrix.declare import Alias, Candidate, Placed
 from builder.matrix.forms import TAG, TAG_LIMIT, VERIFIED_SUFFIX
 from builder.matrix.globs import compiled
 from builder.matrix.judge import Judge, refusal
-from builder.matrix.model import CPU, Cell, Excluded, Extra, Judged
+from builder.matrix.model import CPU, DISTRIBUTION, Cell, Excluded, Extra, Judged
 from builder.matrix.rules import nearest_id
 from builder.source import Position, quote
 
 
-def cell_id(candidate: Candidate, extras: Mapping[str, Extra], default_base: str) -> str:
-    """For example "torch-2.13.0-cuda13.0-py3.11-trixie-horovod".
+def cell_id(
+    candidate: Candidate, extras: Mapping[str, Extra], default_base: str, default_interpreter: str = DISTRIBUTION
+) -> str:
+    """For example "torch-2.13.0-cuda13.0-py3.11-uv-trixie-horovod".
 
-    The base is part of it only if it is not the default one, an extra only if it is named.
+    Interpreter and base are part of it only if they are not the default ones, an extra only if it is named.
     """
     name, _, version = candidate.framework.text.partition("==")
     parts = [name, version, cuda_name(candidate.cuda.text), f"py{candidate.python.text}"]
+    if (interpreter := named_interpreter(candidate, default_interpreter)) is not None:
+        parts.append(interpreter)
     if candidate.base.text != default_base:
         parts.append(candidate.base.text)
     parts.extend(name for name in candidate.extras if extras[name].named)
     return "-".join(parts)
+
+
+def named_interpreter(candidate: Candidate, default: str) -> str | None:
+    """The interpreter that a cell's id names; None where it is the default one, which it does not."""
+    own = candidate.interpreter
+    return None if own is None or own.text == default else own.text
 
 
 def cuda_name(cuda: str) -> str:
@@ -33,7 +43,7 @@ def cuda_name(cuda: str) -> str:
     return cuda if cuda == CPU else f"cuda{cuda}"
 
 
-def tag_values(candidate: Candidate, base: str, extras: Iterable[Extra]) -> dict[str, str]:
+def tag_values(candidate: Candidate, base: str, interpreter: str, extras: Iterable[Extra]) -> dict[str, str]:
     """What each placeholder of a tag renders to."""
     name, _, version = candidate.framework.text.partition("==")
     return {
@@ -41,6 +51,7 @@ def tag_values(candidate: Candidate, base: str, extras: Iterable[Extra]) -> dict
         "version": version,
         "cuda": cuda_name(candidate.cuda.text),
         "python": candidate.python.text,
+        "interpreter": "" if interpreter == DISTRIBUTION else f"-{interpreter}",
         "base": base,
         "extras": "".join(f"-{e.name}{e.version or ''}" for e in extras if e.named),
     }
@@ -184,6 +195,7 @@ def _differences(one: Cell, other: Cell) -> list[str]:
         "version": (one.framework.version, other.framework.version),
         "cuda": (one.cuda, other.cuda),
         "python": (one.python, other.python),
+        "interpreter": (one.interpreter, other.interpreter),
         "base": (one.base.name, other.base.name),
         "extras": (
             tuple(extra for extra in one.extras if extra.named),

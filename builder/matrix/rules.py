@@ -8,6 +8,7 @@ rules can be written.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from builder.errors import ConfigError
 from builder.matrix.declare import Declarations, Exclusion, Override, Placed, Requirements
@@ -97,6 +98,16 @@ def _useless_exclusion(
     return f"{message}: no cell has all of its values"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overridden:
+    """What a cell gets from `overrides`, each with its position; None for no change."""
+
+    base: Placed | None
+    interpreter: Placed | None
+    budget: Placed | None
+    require: Requirements
+
+
 class Overrides:
     """The entries of `overrides`."""
 
@@ -105,39 +116,53 @@ class Overrides:
         self._useful: set[Position] = set()
         self._default_base = default_base
 
-    def of(self, id: str, axes: Axes) -> tuple[Placed | None, Requirements, Placed | None]:
-        """The base, the requirements and the budget that the cell gets from them, each with its position; None for no
-        change.
+    def of(self, id: str, axes: Axes, interpreter: str | None = None) -> Overridden:
+        """What the cell gets from them.
+
+        Args:
+            id: of the cell.
+            axes: its values.
+            interpreter: the one that its id names; None when it names none.
 
         Raises:
-            ConfigError: two set one of them differently, or the id would name another base than the cell's.
+            ConfigError: two set one thing differently, or the id would name another base or interpreter than the
+                cell's.
         """
-        base: tuple[Override, Placed] | None = None
-        budget: tuple[Override, Placed] | None = None
-        required: dict[str, tuple[Override, Placed]] = {}
+        named = {"base": None if axes.base == self._default_base else axes.base, "interpreter": interpreter}
+        found: dict[str, tuple[Override, Placed]] = {}
         for entry, match in self._rules:
             if not match(id):
                 continue
             self._useful.add(entry.match.position)
-            if entry.base is not None:
-                if axes.base not in (self._default_base, entry.base.text):
+            said = entry.require
+            for name, value in (
+                ("base", entry.base),
+                ("interpreter", entry.interpreter),
+                ("budget", entry.budget),
+                ("require.public", said.public),
+                ("require.verified", said.verified),
+                ("require.max-age", said.max_age),
+            ):
+                if value is None:
+                    continue
+                if named.get(name) not in (None, value.text):
                     raise ConfigError(
-                        f"{quote(entry.base.text)} cannot replace the base of {id}, whose id names it",
-                        where=str(entry.base.position),
+                        f"{quote(value.text)} cannot replace the {name} of {id}, whose id names it",
+                        where=str(value.position),
                         hint=_narrow(entry),
                     )
-                base = _agreed("base", id, base, (entry, entry.base))
-            if entry.budget is not None:
-                budget = _agreed("budget", id, budget, (entry, entry.budget))
-            said = entry.require
-            for name, value in (("public", said.public), ("verified", said.verified), ("max-age", said.max_age)):
-                if value is not None:
-                    required[name] = _agreed(f"require.{name}", id, required.get(name), (entry, value))
-        placed = {name: value for name, (_, value) in required.items()}
-        require = Requirements(
-            public=placed.get("public"), verified=placed.get("verified"), max_age=placed.get("max-age")
+                found[name] = _agreed(name, id, found.get(name), (entry, value))
+        placed = {name: value for name, (_, value) in found.items()}
+        return Overridden(
+            base=placed.get("base"),
+            interpreter=placed.get("interpreter"),
+            budget=placed.get("budget"),
+            require=Requirements(
+                public=placed.get("require.public"),
+                verified=placed.get("require.verified"),
+                max_age=placed.get("require.max-age"),
+            ),
         )
-        return base and base[1], require, budget and budget[1]
 
     def useless(self, ids: Collection[str]) -> list[str]:
         """A warning for each entry that matched nothing."""

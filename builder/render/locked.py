@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import NotLocked
 from builder.lock.base_locks import base_lock
+from builder.lock.conda import conda_text
 from builder.lock.file import HOW, Locks, constraints_sha256, python_packages, requirements_text
 from builder.lock.model import DebianRequest, LockedPackage, PythonRequest
 from builder.render.provided import DIRECTORY as PROVIDED
@@ -40,6 +41,9 @@ class Answers(Protocol):
 
     def provided(self, project: str, version: str, by: str) -> ContextFile:
         """Gives a wheel without code for what `by` stands for."""
+
+    def conda(self) -> ContextFile:
+        """Says which conda packages the cell's Python is made of: path in the channel, and SHA-256."""
 
     def pins(self) -> ContextFile:
         """Says which versions the cell has: a constraints file."""
@@ -69,6 +73,9 @@ class Gathering:
     def provided(self, project: str, version: str, by: str) -> ContextFile:
         self.provided_names.add(project)
         return _wheel(project, version, by)
+
+    def conda(self) -> ContextFile:
+        return _file("conda", "txt", "")
 
     def pins(self) -> ContextFile:
         return _file("pins", "txt", "")
@@ -150,6 +157,9 @@ class Locked:
                     where=self._cell.framework.template,
                     hint=HOW,
                 )
+
+    def conda(self) -> ContextFile:
+        return _file("conda", "txt", conda_text(self._locks.required_conda(self._cell)))
 
     def pins(self) -> ContextFile:
         self._pinned = True

@@ -151,6 +151,7 @@ class Renderer:
                 "python": python,
                 "debian": debian,
                 "provided": provided,
+                "conda": lambda: generated(answers.conda()),
                 "pins": lambda: generated(answers.pins()),
                 "wheels": wheels_for,
             },

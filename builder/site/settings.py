@@ -36,6 +36,8 @@ _KEYS = (
 )
 _LISTS = ("extra-index-urls", "find-links", "trusted-hosts", "trusted-keys")
 _PROXY_VARIABLES = {"http": "http_proxy", "https": "https_proxy", "no": "no_proxy"}
+_PYTHON_MIRROR = ("python-build-standalone", "UV_PYTHON_INSTALL_MIRROR")
+"""The name in `channels` of where uv takes Pythons from, and uv's own variable for it."""
 _CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -56,7 +58,8 @@ class Site:
         proxies: `http`, `https` and `no`, those that are set.
         apt_mirror: the URL of the distribution's main archive; None for the distribution's own.
         apt_security_mirror: the same for its security archive.
-        channels: URLs by name of a matrix's wheel channels; empty for a channel that is switched off.
+        channels: URLs by name of a matrix's wheel channels, of `python-build-standalone` and of `conda-forge`; empty
+            for a channel that is switched off.
         signing_key: a file with the private key that evidence is signed with; None to sign nothing.
         trusted_keys: files with the public keys whose evidence counts here.
         state_dir: where this machine's state lives.
@@ -194,6 +197,9 @@ def _general(found: _Collector, environ: Mapping[str, str]) -> None:
         for spelling in (variable.upper(), variable):
             if environ.get(spelling):
                 found.member("proxies", name, environ[spelling], spelling)
+    channel, mirror = _PYTHON_MIRROR
+    if environ.get(mirror):
+        found.member("channels", channel, environ[mirror], mirror)
     for variable in _CA_VARIABLES:
         if environ.get(variable):
             found.text("ca_bundle", environ[variable], variable)

@@ -28,17 +28,18 @@ RUN --mount=type=tmpfs,target=/run \
     && rm -f /etc/*- \
     && python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.9", sys.version'
 
-# pip lives here and is mounted where it is needed.
+# pip and eu-strip live here and are mounted where they are needed.
 FROM system AS tools
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
-    --mount=type=bind,source=locked/debian-e980037d4fcd96f5.pref,target=/run/debian.pref \
+    --mount=type=bind,source=locked/debian-93e595f778d16c9c.pref,target=/run/debian.pref \
     --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && sh /run/apt-locked /run/debian.pref \
+        elfutils \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
@@ -52,6 +53,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
+    && mkdir /opt/tools/strip \
+    && cp -L /usr/bin/eu-strip /usr/lib/*/libelf.so.1 /usr/lib/*/libdw.so.1 /opt/tools/strip \
     && PIP_ROOT_USER_ACTION=ignore /opt/tools/bin/python -m pip install \
         --disable-pip-version-check --progress-bar off --no-cache-dir --no-deps --require-hashes \
         --find-links /run/pip/wheels --requirement /run/pip/list.txt
@@ -79,7 +82,7 @@ RUN --mount=type=tmpfs,target=/run \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /run/provided/tensorflow-2.20.0-py3-none-any.whl \
-    && python -B /run/slim /opt/venv \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import tensorflow, keras, tf_keras'
 
@@ -100,7 +103,7 @@ RUN --mount=type=tmpfs,target=/run \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
-    && python -B /run/slim /opt/venv \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip \
     && python /run/warm-up tensorboard dask distributed
 
 FROM extras AS image

@@ -27,17 +27,18 @@ RUN --mount=type=tmpfs,target=/run \
     && rm -f /etc/*- \
     && python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.11", sys.version'
 
-# pip lives here and is mounted where it is needed.
+# pip and eu-strip live here and are mounted where they are needed.
 FROM system AS tools
 RUN --mount=type=tmpfs,target=/run \
     --mount=type=secret,id=site.env \
     --mount=type=secret,id=ca.crt \
     --mount=type=secret,id=apt.conf \
     --mount=type=secret,id=apt.sources \
-    --mount=type=bind,source=locked/debian-e980037d4fcd96f5.pref,target=/run/debian.pref \
+    --mount=type=bind,source=locked/debian-93e595f778d16c9c.pref,target=/run/debian.pref \
     --mount=type=bind,source=files/apt-locked,target=/run/apt-locked \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && sh /run/apt-locked /run/debian.pref \
+        elfutils \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
         /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old \
@@ -51,6 +52,8 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,source=wheels/python-d9804e34f3332142,target=/run/pip/wheels \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && python3 -m venv /opt/tools \
+    && mkdir /opt/tools/strip \
+    && cp -L /usr/bin/eu-strip /usr/lib/*/libelf.so.1 /usr/lib/*/libdw.so.1 /opt/tools/strip \
     && PIP_ROOT_USER_ACTION=ignore /opt/tools/bin/python -m pip install \
         --disable-pip-version-check --progress-bar off --no-cache-dir --no-deps --require-hashes \
         --find-links /run/pip/wheels --requirement /run/pip/list.txt
@@ -68,12 +71,14 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-6d0d06df1389382a.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-6d0d06df1389382a,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && python3 -m venv --without-pip --system-site-packages /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip --keep 'nvidia/*.a' \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} +
 
 # The framework. Bytecode is kept for what an import and a first optimizer (which imports torch._dynamo) need, not for
@@ -88,11 +93,13 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-58468e72b374f5b2.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-58468e72b374f5b2,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip --keep 'nvidia/*.a' \
     && find /opt/venv -name __pycache__ -prune -exec rm -rf {} + \
     && python -c 'import torch; assert torch.version.cuda == "13.0", torch.version.cuda' \
     && python -c 'import torch, torch.distributed, torch.utils.data; torch.optim.AdamW([torch.zeros(1)])'
@@ -166,6 +173,7 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-8d5877d7f17498c7.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-8d5877d7f17498c7,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     --mount=type=bind,from=horovod-build,source=/opt/horovod,target=/run/horovod \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
@@ -174,6 +182,7 @@ RUN --mount=type=tmpfs,target=/run \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /run/horovod/*.whl \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip --keep 'nvidia/*.a' \
     && python -c 'import horovod.torch'
 
 FROM horovod AS extras
@@ -186,12 +195,14 @@ RUN --mount=type=tmpfs,target=/run \
     --mount=type=bind,from=tools,source=/opt/tools,target=/run/tools \
     --mount=type=bind,source=locked/python-7f819735504e86fa.txt,target=/run/packages/list.txt \
     --mount=type=bind,source=wheels/python-7f819735504e86fa,target=/run/packages/wheels \
+    --mount=type=bind,source=files/slim,target=/run/slim \
     --mount=type=bind,source=files/warm-up,target=/run/warm-up \
     if [ -f /run/secrets/site.env ]; then . /run/secrets/site.env; fi \
     && pip() { PIP_ROOT_USER_ACTION=ignore /run/tools/bin/python -m pip "$@" \
         --no-input --disable-pip-version-check --progress-bar off; } \
     && pip --python /opt/venv/bin/python install --no-compile --no-cache-dir --no-deps --require-hashes \
         --find-links /run/packages/wheels --requirement /run/packages/list.txt \
+    && python -B /run/slim /opt/venv --strip /run/tools/strip/eu-strip --keep 'nvidia/*.a' \
     && python /run/warm-up torchvision tensorboard dask distributed
 
 FROM extras AS image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import os
 import shutil
 import stat
 import struct
@@ -48,8 +49,8 @@ def digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def slim(site: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", str(SLIM), str(site.parents[2]), *options]
+def slim(site: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", SLIM, site.parents[2], *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -129,7 +130,7 @@ def test_another_name_keeps_no_test_suite(site: Path, statement: str) -> None:
 
 
 def test_what_tests_torch_itself_goes_and_what_it_runs_stays(site: Path) -> None:
-    files = {
+    files: dict[str, str | bytes | int] = {
         "torch/__init__.py": "",
         "torch/test/basic": 50,
         "torch/bin/test_api": 50,
@@ -165,6 +166,18 @@ def test_a_second_run_changes_nothing(site: Path) -> None:
     ran = slim(site)
     assert ran.stdout.startswith("slim: nothing taken out of")
     assert (record.read_bytes(), record.stat().st_mtime_ns, record.stat().st_ino) == before
+
+
+def test_a_file_that_two_distributions_list_goes_from_both_records(site: Path) -> None:
+    # Whichever comes first: `torch` alone says that its tests may go.
+    first = install(site, "a", {"torch/test/basic": 50, "a/__init__.py": ""})
+    middle = install(site, "torch", {"torch/test/basic": 50, "torch/__init__.py": ""})
+    last = install(site, "z", {"torch/test/basic": 50, "z/__init__.py": ""})
+    assert slim(site).returncode == 0
+    assert left(site) == {"a/__init__.py", "torch/__init__.py", "z/__init__.py"}
+    for record in (first, middle, last):
+        assert len(recorded(record)) == 2
+        assert holds(site, record)
 
 
 def test_nothing_outside_of_site_packages_and_behind_a_link_is_touched(site: Path, tmp_path: Path) -> None:
@@ -231,78 +244,169 @@ def library() -> bytes:
     return min(found, key=lambda path: path.stat().st_size).read_bytes()
 
 
-def test_symbols_go_and_the_library_still_loads(site: Path, library: bytes) -> None:
+def program(directory: Path, body: str) -> Path:
+    """A program that is called like eu-strip; `body` is Python that has the bytes of the library as `data`."""
+    path = directory / "tool/eu-strip"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"#!{sys.executable} -S\nimport os, pathlib, struct, sys\n"
+        "assert sys.argv[1] == '-o' and len(sys.argv) == 4, sys.argv\n"
+        "assert os.environ['LD_LIBRARY_PATH'] == os.path.dirname(sys.argv[0])\n"
+        "data = bytearray(pathlib.Path(sys.argv[3]).read_bytes())\n"
+        f"{body}\npathlib.Path(sys.argv[2]).write_bytes(data)\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+GOOD = """
+table, = struct.unpack_from("<Q", data, 40)
+count, names = struct.unpack_from("<HH", data, 60)
+kept = [data[table + 64 * at: table + 64 * at + 64] for at in range(count - 3)]
+del data[struct.unpack_from("<Q", data, table + 64 * (count - 3) + 24)[0]:]
+struct.pack_into("<QQ", kept[names], 24, 0, 0)
+struct.pack_into("<Q", data, 40, len(data))
+struct.pack_into("<H", data, 60, count - 3)
+for header in kept:
+    data += header
+"""
+"""Takes out what `with_symbols` has added, and the names of sections."""
+LARGER = """
+table, = struct.unpack_from("<Q", data, 40)
+struct.pack_into("<Q", data, 40, len(data))
+data += data[table: table + 64 * struct.unpack_from("<H", data, 60)[0]]
+"""
+"""The same library, with its table of sections once more."""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return program(tmp_path, GOOD)
+
+
+def loads(path: Path) -> bool:
+    code = f"import ctypes; print(ctypes.CDLL({str(path)!r})._name)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    return (ran.stdout, ran.stderr) == (f"{path}\n", "")
+
+
+def test_symbols_go_and_the_library_still_loads(site: Path, library: bytes, good: Path) -> None:
     large = with_symbols(library)
     record = install(
         site, "n", {"n/module.so": large, "n/other.so": b"\x7fELF nothing of the kind", "n/text.so": "text"}
     )
-    (site / "n/module.so").chmod(0o755)
-    ran = slim(site)
+    stripped = site / "n/module.so"
+    stripped.chmod(0o755)
+    os.utime(stripped, ns=(10**18, 10**18))
+    ran = slim(site, "--strip", good)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "of symbols" in ran.stdout
-    stripped = site / "n/module.so"
     assert stripped.stat().st_size < len(large) - 24 * 4000 - 5000
-    assert stat.S_IMODE(stripped.stat().st_mode) == 0o755
+    assert (stat.S_IMODE(stripped.stat().st_mode), stripped.stat().st_mtime_ns) == (0o755, 10**18)
     assert holds(site, record)
-    code = f"import ctypes; print(ctypes.CDLL({str(stripped)!r})._name)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    assert (loaded.stdout, loaded.stderr) == (f"{stripped}\n", "")
-    assert slim(site).stdout.startswith("slim: nothing")
+    assert loads(stripped)
+    before = record.stat().st_mtime_ns
+    assert slim(site, "--strip", good).stdout.startswith("slim: nothing")
+    assert record.stat().st_mtime_ns == before
+    assert left(site) == {"n/module.so", "n/other.so", "n/text.so"}
 
 
-def test_every_section_keeps_its_number_and_what_is_loaded_its_place(site: Path, library: bytes) -> None:
+def test_the_symbols_of_a_file_that_two_distributions_list_go_once(site: Path, library: bytes, good: Path) -> None:
+    records = [install(site, name, {"shared/module.so": with_symbols(library)}) for name in ("a", "b")]
+    assert slim(site, "--strip", good).returncode == 0
+    assert (site / "shared/module.so").stat().st_size < len(with_symbols(library))
+    assert all(holds(site, record) for record in records)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("sys.exit(1)", id="it fails"),
+        pytest.param(GOOD + "print('odd', file=sys.stderr)", id="it warns"),
+        pytest.param(GOOD + "data[200] ^= 1", id="what is loaded differs"),
+        pytest.param(GOOD + "data[20] ^= 1", id="the header differs"),
+        pytest.param("data = data[:100]", id="cut off"),
+        pytest.param("data = bytearray()", id="nothing in it"),
+        pytest.param("data = bytearray(b'text')", id="no ELF file"),
+        pytest.param(LARGER, id="larger"),
+        pytest.param("sys.exit(0)", id="nothing comes"),
+    ],
+)
+def test_what_is_not_the_same_library_is_not_taken(site: Path, tmp_path: Path, library: bytes, body: str) -> None:
     large = with_symbols(library)
-    install(site, "n", {"n/module.so": large})
-    assert slim(site).returncode == 0
-    small = (site / "n/module.so").read_bytes()
-    one, other = (sections(data) for data in (large, small))
-    assert len(one) == len(other)
-    # The three that were added are empty now; all that is loaded is where it was, to the byte.
-    assert [section[1] for section in other[-3:]] == [0, 0, 0]
-    for before, after in zip(one[:-3], other[:-3], strict=True):
-        if before[2] & 2:
-            assert before == after
-            if before[1] != 8:
-                assert large[before[4] : before[4] + before[5]] == small[after[4] : after[4] + after[5]]
+    record = install(site, "n", {"n/module.so": large})
+    before = record.read_bytes()
+    ran = slim(site, "--strip", program(tmp_path, body))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("slim: nothing")
+    assert ((site / "n/module.so").read_bytes(), record.read_bytes()) == (large, before)
+    assert left(site) == {"n/module.so"}
 
 
-def sections(data: bytes) -> list[tuple[int, ...]]:
-    table, count = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<H", data, 60)[0]
-    return [struct.unpack_from("<IIQQQQIIQQ", data, table + 64 * number) for number in range(count)]
+def test_what_a_program_carries_behind_itself_stays(site: Path, library: bytes, good: Path) -> None:
+    large = with_symbols(library) + b"an archive that the program reads from its own file"
+    install(site, "n", {"n/module.so": large, "n/plain.so": with_symbols(library)})
+    assert slim(site, "--strip", good).returncode == 0
+    assert (site / "n/module.so").read_bytes() == large
+    assert (site / "n/plain.so").stat().st_size < len(with_symbols(library))
 
 
-def test_a_library_that_can_be_linked_with_still_can_be(site: Path, tmp_path: Path) -> None:
+def test_a_library_without_names_of_sections_is_no_error(site: Path, library: bytes, good: Path) -> None:
+    without = bytearray(with_symbols(library))
+    struct.pack_into("<H", without, 62, 0)
+    none = bytearray(without)
+    none[40:48], none[58:64] = bytes(8), bytes(6)
+    install(site, "n", {"n/none.so": bytes(none), "n/without.so": bytes(without)})
+    ran = slim(site, "--strip", good)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (site / "n/none.so").read_bytes() == none
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """A library with symbols and debugging information, from a compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler, "the tests need a C compiler"
     source = tmp_path / "one.c"
     source.write_text("static int hidden(int x) { return x + 41; }\nint answer(int x) { return hidden(x); }\n")
     built = tmp_path / "libone.so"
     subprocess.run([compiler, "-g", "-O0", "-shared", "-fPIC", source, "-o", built], check=True)
-    install(site, "n", {"n/libone.so": built.read_bytes()})
-    assert slim(site).returncode == 0
+    return built
+
+
+def test_a_library_that_can_be_linked_with_still_can_be(site: Path, tmp_path: Path, compiled: Path) -> None:
+    # What comes with every compiler and is called the same; engine tests build with eu-strip.
+    strip = shutil.which("strip")
+    assert strip, "the tests need binutils"
+    install(site, "n", {"n/libone.so": compiled.read_bytes()})
+    assert slim(site, "--strip", strip).returncode == 0
     stripped = site / "n/libone.so"
-    assert stripped.stat().st_size < built.stat().st_size
+    assert stripped.stat().st_size < compiled.stat().st_size
     main = tmp_path / "main.c"
     main.write_text("int answer(int);\nint main(void) { return answer(1); }\n")
-    program = tmp_path / "main"
-    subprocess.run([compiler, main, stripped, f"-Wl,-rpath,{stripped.parent}", "-o", program], check=True)
-    assert subprocess.run([program], check=False).returncode == 42
+    linked = tmp_path / "main"
+    subprocess.run(["cc", main, stripped, f"-Wl,-rpath,{stripped.parent}", "-o", linked], check=True)
+    assert subprocess.run([linked], check=False).returncode == 42
 
 
 @pytest.mark.parametrize("length", [7, 20, 64, 100, 500])
-def test_a_file_that_is_cut_off_is_left_alone(site: Path, library: bytes, length: int) -> None:
+def test_a_file_that_is_cut_off_is_left_alone(site: Path, library: bytes, good: Path, length: int) -> None:
     data = with_symbols(library)[:length]
     install(site, "n", {"n/module.so": data})
-    ran = slim(site)
+    ran = slim(site, "--strip", good)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (site / "n/module.so").read_bytes() == data
 
 
-def test_a_library_without_symbols_is_left_alone(site: Path, library: bytes) -> None:
-    install(site, "n", {"n/x.so": with_symbols(library)})
+def test_without_a_program_symbols_stay(site: Path, library: bytes) -> None:
+    install(site, "n", {"n/module.so": with_symbols(library), "n/tests/a.py": ""})
     assert slim(site).returncode == 0
-    once = (site / "n/x.so").read_bytes()
-    record = install(site, "again", {"again/x.so": once})
-    before = record.read_bytes()
-    assert slim(site).returncode == 0
-    assert ((site / "again/x.so").read_bytes(), record.read_bytes()) == (once, before)
+    assert left(site) == {"n/module.so"}
+    assert (site / "n/module.so").read_bytes() == with_symbols(library)
+
+
+def test_a_program_that_is_not_there_is_said_before_anything_goes(site: Path, tmp_path: Path) -> None:
+    install(site, "n", {"n/tests/a.py": ""})
+    ran = slim(site, "--strip", tmp_path / "none")
+    assert (ran.returncode, ran.stderr) == (2, f"slim: {tmp_path / 'none'} is no program that can be run\n")
+    assert left(site) == {"n/tests/a.py"}
