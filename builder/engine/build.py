@@ -21,7 +21,7 @@ from builder.engine.errors import (
     EngineError,
     EngineUnavailable,
 )
-from builder.engine.failure import Record, failure, is_transient
+from builder.engine.failure import Record, failure, is_transient, lost_layer
 from builder.engine.hijack import connection_of
 from builder.engine.redact import Redactor
 from builder.engine.session import Session
@@ -35,6 +35,8 @@ Network = Literal["default", "host", "none"]
 
 _PAUSES = (0.5, 2.0)
 """Seconds before each further attempt after an error that is known to pass."""
+
+_WITHOUT_CACHE = "the engine's build cache names a layer that is gone; building this image again without the cache"
 
 _POLL = 0.1
 """Seconds between looks at the cancel event."""
@@ -128,21 +130,28 @@ def build(
         EngineUnavailable, EngineRefused: the engine does not answer or take the request, or the session is closed.
     """
     stop = cancel if cancel is not None else threading.Event()
-    for pause in (*_PAUSES, None):
+    pauses = [*_PAUSES]
+    while True:
         try:
             return _Attempt(engine, session, request, on_event, stop, idle_timeout).run()
-        except _Transient as passing:
-            if pause is None:
-                raise passing.error from None
-            if stop.wait(pause):
+        except _Again as again:
+            if not pauses:
+                raise again.error from None
+            if stop.wait(pauses.pop(0)):
                 raise BuildCancelled("the build was cancelled") from None
-    raise AssertionError("the last attempt returns or raises")
+            # The first further attempt may find the layer: another build may be writing it just now.
+            if again.lost_layer and not pauses and not request.no_cache:
+                on_event(BuildWarning(step="", name="", message=_WITHOUT_CACHE, detail=again.error.message, url=""))
+                request = replace(request, no_cache=True)
 
 
-class _Transient(Exception):
-    def __init__(self, error: EngineError) -> None:
+class _Again(Exception):
+    """An error that a further attempt may not meet; `lost_layer` when one that uses the cache may meet it again."""
+
+    def __init__(self, error: EngineError, *, lost_layer: bool) -> None:
         super().__init__(str(error))
         self.error = error
+        self.lost_layer = lost_layer
 
 
 class _Stream:
@@ -341,9 +350,10 @@ class _Attempt:
     def _own_errors(self) -> tuple[Exception, ...]:
         return self._session.errors[self._own_errors_before :]
 
-    def _failed(self, message: str) -> EngineError | _Transient:
+    def _failed(self, message: str) -> EngineError | _Again:
         error = failure(message, self._record, self._own_errors())
-        return _Transient(error) if is_transient(message) else error
+        lost = lost_layer(message) and not self._record.process_failed
+        return _Again(error, lost_layer=lost) if lost or is_transient(message) else error
 
     def _without_session(self) -> EngineUnavailable:
         """The error for a build that the engine could ask nothing for: it would name a Dockerfile that is not read."""

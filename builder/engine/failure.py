@@ -26,6 +26,9 @@ LOG_LINES = 30
 # What a step can fill up that is not the engine's disk: its own tmpfs mounts, and inotify's table of watches.
 _SMALL_FILE_SYSTEM = re.compile(r"type=tmpfs|/dev/shm|/sys/|/proc/|inotify", re.IGNORECASE)
 _TRANSIENT = re.compile(r"ref \S+ locked\b.*\bunavailable|read init-p: connection reset by peer", re.DOTALL)
+# What an engine says when its build cache names a layer that its store no longer has. Measured with Docker 20.10: an
+# image with the same layers was removed meanwhile, or the engine was killed while it wrote.
+_LOST_LAYER = re.compile(r"layer does not exist|failed to prepare \S+: open \S+/committed: no such file or directory")
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _BASE_STEP = re.compile(r"\[internal\] load metadata for |\[(?:.+ )? *\d+/\d+\] FROM ")
 _LOCAL_STEP = re.compile(r"\[(?:\S+ )?internal\] load (?!metadata for )")
@@ -82,6 +85,11 @@ class Record:
         return next((s for s in failed if not s.cancelled), failed[0] if failed else None)
 
     @property
+    def process_failed(self) -> bool:
+        """Whether it was a step's own process that ended the build, whatever the engine's message quotes of it."""
+        return self.failed is not None and _EXIT_CODE.search(self.failed.error) is not None
+
+    @property
     def current(self) -> StepEvent | None:
         """The step from which something was heard last, of those that have not ended."""
         return next(reversed(self._running.values()), None)
@@ -102,6 +110,11 @@ class Record:
 def is_transient(message: str) -> bool:
     """Whether the engine's error is one of those that the next attempt does not meet."""
     return _TRANSIENT.search(message) is not None
+
+
+def lost_layer(message: str) -> bool:
+    """Whether the engine's build cache refers to a layer that is gone: only a build without the cache mends that."""
+    return _LOST_LAYER.search(message) is not None
 
 
 def failure(message: str, record: Record, own_errors: tuple[Exception, ...] = ()) -> EngineError:

@@ -31,7 +31,7 @@ from builder.engine.errors import (
     EngineUnavailable,
 )
 from builder.engine.session import Session
-from builder.engine.trace import Event, StepStarted
+from builder.engine.trace import BuildWarning, Event, StepStarted
 from builder.engine.tree import FileTree
 
 IMAGE = {"id": "moby.image.id", "aux": {"ID": "sha256:" + "ab" * 32}}
@@ -269,6 +269,44 @@ def test_errors_that_pass_are_not_tried_for_ever(fake: FakeEngine, run: Run, mon
     monkeypatch.setattr("builder.engine.build._PAUSES", (0.01, 0.01))
     fake.builds += [says({"error": "ref a locked: unavailable"})] * 5
     with pytest.raises(BuildFailed, match="unavailable"):
+        run()
+    assert len(fake.requests) == 3
+
+
+LOST = [
+    "layer does not exist",
+    "failed to prepare jgwh8gq3: open /var/lib/docker/overlay2/kpknu/committed: no such file or directory",
+]
+
+
+@pytest.mark.parametrize("message", LOST)
+def test_a_lost_layer_is_looked_for_again_and_then_built_without_the_cache(
+    fake: FakeEngine, run: Run, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.setattr("builder.engine.build._PAUSES", (0.01, 0.01))
+    fake.builds += [says({"error": message}), says({"error": message}), says(IMAGE)]
+    heard: list[Event] = []
+    assert run(on_event=heard.append).image_id
+    assert ["nocache=1" in request for request in fake.requests] == [False, False, True]
+    (warning,) = [event for event in heard if isinstance(event, BuildWarning)]
+    assert "building this image again without the cache" in warning.message
+    assert message in warning.detail
+
+
+def test_a_layer_that_is_back_is_used_from_the_cache(fake: FakeEngine, run: Run) -> None:
+    fake.builds += [says({"error": LOST[0]}), says(IMAGE)]
+    heard: list[Event] = []
+    assert run(on_event=heard.append).image_id
+    assert ["nocache=1" in request for request in fake.requests] == [False, False]
+    assert not [event for event in heard if isinstance(event, BuildWarning)]
+
+
+def test_a_layer_that_is_lost_without_the_cache_too_fails_the_build(
+    fake: FakeEngine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.engine.build._PAUSES", (0.01, 0.01))
+    fake.builds += [says({"error": LOST[0]})] * 5
+    with pytest.raises(BuildFailed, match="layer does not exist"):
         run()
     assert len(fake.requests) == 3
 

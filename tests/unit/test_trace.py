@@ -7,7 +7,7 @@ import pytest
 from builder.engine import wire
 from builder.engine.dockerfile import lines_of_step
 from builder.engine.errors import BaseUnavailable, BuildFailed, ContextError, DiskFull, RegistryError
-from builder.engine.failure import LOG_LINES, Record, failure, is_transient
+from builder.engine.failure import LOG_LINES, Record, failure, is_transient, lost_layer
 from builder.engine.redact import Redactor
 from builder.engine.trace import (
     BuildWarning,
@@ -275,6 +275,25 @@ def test_an_error_of_the_context_without_a_step_is_told_with_the_engines() -> No
 )
 def test_errors_that_pass(message: str, passing: bool) -> None:
     assert is_transient(message) is passing
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("layer does not exist", True),
+        ("failed to prepare abc: open /var/lib/docker/overlay2/x/committed: no such file or directory", True),
+        ("open /src/committed: no such file or directory", False),
+        ("exit code: 1", False),
+    ],
+)
+def test_errors_of_a_build_cache_that_lost_a_layer(message: str, lost: bool) -> None:
+    assert lost_layer(message) is lost
+
+
+@pytest.mark.parametrize(("error", "process"), [("exit code: 1", True), ("layer does not exist", False)])
+def test_a_steps_own_process_is_told_from_the_engine(error: str, process: bool) -> None:
+    record = record_of(vertex("b", "[2/2] RUN b", started=1, completed=2, error=error))
+    assert record.process_failed is process
 
 
 def test_counts_leave_out_from_and_failures() -> None:
