@@ -66,7 +66,7 @@ def expectation(recipe: Recipe) -> Expectation:
         cuda=cell.cuda,
         level=cell.policy.public,
         verified=cell.policy.verified,
-        required=required_checks(promised),
+        required=required_checks(promised, controllers=[extra.controller for extra in cell.extras if extra.controller]),
     )
 
 

@@ -77,17 +77,23 @@ class Verdict:
         return self.status is VerdictStatus.PASSED and not self.unverified
 
 
-def required_checks(packages: Iterable[str], checks: Mapping[str, Spec] | None = None) -> frozenset[str]:
+def required_checks(
+    packages: Iterable[str], checks: Mapping[str, Spec] | None = None, controllers: Iterable[str] = ()
+) -> frozenset[str]:
     """The checks that an image with these packages must pass, at every level.
 
     Args:
         packages: names of what is installed.
         checks: of which suite; None for this imgbuild's.
+        controllers: those of Horovod that a cell asks for, such as `mpi`.
     """
     installed: set[str] = {canonicalize_name(name) for name in packages}
     names = installed | {_STANDS_FOR[name] for name in installed & _STANDS_FOR.keys()}
     known = suite().checks if checks is None else checks
-    return frozenset(spec.name for spec in known.values() if spec.needs <= names and not spec.optional)
+    asked = {"", *controllers}
+    return frozenset(
+        spec.name for spec in known.values() if spec.needs <= names and not spec.optional and spec.controller in asked
+    )
 
 
 def judge(expectation: Expectation | None, result: CheckResult, *, limit: str = "") -> Verdict:

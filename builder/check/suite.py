@@ -37,6 +37,7 @@ class Spec:
         level: the one it belongs to, as in a result.
         needs: the packages that an image must have for the check to be asked of it.
         optional: whether not running it is never a gap.
+        controller: the controller of Horovod that a cell must have asked for, as `Check.controller`; mostly empty.
         deadline: seconds.
         catches: one sentence.
     """
@@ -45,6 +46,7 @@ class Spec:
     level: str
     needs: frozenset[str]
     optional: bool
+    controller: str
     deadline: float
     catches: str
 
@@ -107,6 +109,7 @@ def _specs(sources: Mapping[str, bytes]) -> dict[str, Spec]:
             level=str(given.get("level")),
             needs=shared.get(directory, frozenset()) | _names(given.get("needs")),
             optional=given.get("optional") is True,
+            controller=str(given.get("controller") or ""),
             deadline=deadline if isinstance(deadline := given.get("deadline"), int | float) else 0.0,
             catches=str(given.get("catches")),
         )

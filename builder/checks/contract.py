@@ -62,6 +62,8 @@ class Check:
         catches: one sentence on the defect that it finds.
         needs: packages that an image must have for the check to be asked of it, beside those of its group.
         optional: not running it is never a gap: what it looks at is not promised by a package.
+        controller: one of Horovod's, such as `mpi`: the check is required of the images whose cell asks for it, and of
+            no others.
         run: gets what the group's `prepare` returned and returns what it measured. Under the key `series`, numbers
             per step by name, such as `{"loss": [4.1, 3.8]}`: the curves of a training.
     """
@@ -73,17 +75,25 @@ class Check:
     run: Callable[[Any], Measured]
     needs: tuple[str, ...] = ()
     optional: bool = False
+    controller: str = ""
 
 
 def check(
-    name: str, *, level: str, deadline: float, catches: str, needs: tuple[str, ...] = (), optional: bool = False
+    name: str,
+    *,
+    level: str,
+    deadline: float,
+    catches: str,
+    needs: tuple[str, ...] = (),
+    optional: bool = False,
+    controller: str = "",
 ) -> Callable[[Callable[[Any], Measured]], Check]:
     """Makes a check of the decorated function; the arguments are those of `Check`, all literals."""
     if level not in LEVELS:
         raise ValueError(f"{name}: unknown level {level}")
 
     def made(run: Callable[[Any], Measured]) -> Check:
-        return Check(name, level, deadline, catches, run, needs, optional)
+        return Check(name, level, deadline, catches, run, needs, optional, controller)
 
     return made
 

@@ -54,6 +54,7 @@ def asked(packages: Mapping[str, str], level: str) -> list[Check]:
         for group in groups()
         for check in group.checks
         if not check.optional
+        and not check.controller  # its packages do not tell with which one Horovod was asked for
         and check.name not in HOST_ASKS
         and LEVELS.index(check.level) <= top
         and {*group.needs, *check.needs} <= names

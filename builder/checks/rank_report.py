@@ -40,6 +40,20 @@ def connections() -> list[str]:
     return sorted(found)
 
 
+def process_number(rank: int) -> int:
+    """The launcher's own number of this process, horovodrun's or mpirun's; its rank where neither started it."""
+    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return rank
+
+
+def horovod_ways(hvd: Any) -> dict[str, dict[str, bool]]:
+    """What a Horovod that was initialized is built with, and by which controller its ranks coordinate."""
+    built = {name: bool(getattr(hvd, f"{name}_built")()) for name in ("gloo", "mpi", "nccl")}
+    return {"built": built, "enabled": {name: bool(getattr(hvd, f"{name}_enabled")()) for name in ("gloo", "mpi")}}
+
+
 def run_sections(directory: Path, process: int, report: dict[str, Any], sections: Mapping[str, Section]) -> bool:
     """Runs a rank's sections and writes its report after each; stops at the first that fails.
 

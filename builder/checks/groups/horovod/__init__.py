@@ -13,15 +13,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from builder.checks import pair
-from builder.checks.contract import Group, Measured, NotRun, fail, short
+from builder.checks.contract import Group, Measured, NotRun, expect, fail, short
 from builder.checks.groups.horovod import _ranks
 
 #: Seconds for both ranks, import included; they take about 10 on two idle cores.
 LAUNCH_DEADLINE = 150.0
+#: mpirun refuses to start anything as root, who may be the one that checks, unless it is told so twice.
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def launcher() -> list[str]:
@@ -37,6 +40,47 @@ def launch_ranks(**environment: str) -> pair.Launch:
     words = [*launcher(), "--gloo", "-np", "2", "-H", "localhost:2", *pair.program("horovod._ranks", directory)]
     given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment}
     return pair.launch([pair.Command("horovodrun", words, given)], directory, 2, LAUNCH_DEADLINE)
+
+
+def launch_over_mpi(program: str, deadline: float, **environment: str) -> pair.Launch:
+    """Runs a program in two ranks that mpirun starts and that find each other by MPI alone, as jobs on clusters do.
+
+    Args:
+        program: as `pair.program` takes it.
+        deadline: seconds.
+        environment: beside the variables of this process.
+    """
+    expect(shutil.which("mpirun") is not None, "Horovod is built with MPI, and there is no mpirun")
+    directory = Path(tempfile.mkdtemp(prefix="ranks-", dir=Path.cwd()))
+    # Without the host it would count this machine's cores, and refuse two ranks where there is one.
+    words = ["mpirun", "--np", "2", "--host", "localhost:2", "--bind-to", "none", *pair.program(program, directory)]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **AS_ROOT, **environment}
+    return pair.launch([pair.Command("mpirun", words, given)], directory, 2, deadline)
+
+
+def need_mpi(launch: pair.Launch) -> None:
+    """Ends the check unless Horovod, as the ranks over Gloo reported it, is built with MPI."""
+    if 0 not in launch.reports:
+        raise NotRun("no rank over Gloo told whether Horovod is built with MPI")
+    if not launch.reports[0]["built"]["mpi"]:
+        raise NotRun("Horovod is built without MPI")
+
+
+def expect_mpi(made: pair.Launch, sections: Sequence[str]) -> Measured:
+    """Fails unless two ranks over MPI knew of each other, reduced exactly and trained as one."""
+    pair.expect_ranks(made, sections)
+    for rank, report in made.reports.items():
+        expect(report["enabled"]["mpi"], f"rank {rank} was started by mpirun, and Horovod does not use MPI in it")
+    reduced = pair.expect_reduced(made)
+    pair.expect_broadcast(made)
+    gradients = pair.expect_gradients(made)
+    weights = pair.expect_weights(made)
+    return {
+        **gradients,
+        "reductions": reduced["reductions"],
+        "optimizers": weights["optimizers"],
+        "series": {**reduced["series"], **weights["series"]},
+    }
 
 
 def _diagnose() -> None:

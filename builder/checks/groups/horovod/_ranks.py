@@ -146,22 +146,21 @@ def main(directory: Path) -> int:
     import torch
 
     from builder.checks import rank_training
+    from builder.checks.rank_report import horovod_ways, process_number
 
     torch.set_num_threads(1)
     hvd.init()
     device = os.environ.get(DEVICE, "cpu")
-    built = {name: bool(getattr(hvd, f"{name}_built")()) for name in ("gloo", "mpi", "nccl")}
-    report = {"rank": hvd.rank(), "size": hvd.size(), "local_size": hvd.local_size(), "built": built}
+    report = {"rank": hvd.rank(), "size": hvd.size(), "local_size": hvd.local_size(), **horovod_ways(hvd)}
     report["gpus"] = torch.cuda.device_count()
-    process = int(os.environ.get("HOROVOD_RANK", hvd.rank()))
     own = Rank(hvd, torch, directory, device)
     sections = {name: getattr(own, name) for name in SECTIONS}
     if device == "cuda":
-        if report["gpus"] < hvd.local_size() or not built["nccl"]:
+        if report["gpus"] < hvd.local_size() or not report["built"]["nccl"]:
             sections = {}  # the parent reads in the report why
         else:
             torch.cuda.set_device(hvd.local_rank())
-    if not rank_training.run_sections(directory, process, report, sections):
+    if not rank_training.run_sections(directory, process_number(hvd.rank()), report, sections):
         return 1
     with contextlib.suppress(AttributeError):
         hvd.barrier()  # so that no rank ends while the other still writes

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import mxnet
 
 from builder.checks import arrays, grammar, pair
 from builder.checks.groups.mxnet import _model as model
-from builder.checks.rank_report import run_sections
+from builder.checks.rank_report import horovod_ways, process_number, run_sections
 
 TYPES = ("float16", "float32", "float64", "int32", "int64")
 TIMED = 20
@@ -111,7 +110,7 @@ def main(directory: Path) -> int:
         "rank": rank,
         "size": hvd.size(),
         "local_size": hvd.local_size(),
-        "built": {name: bool(getattr(hvd, f"{name}_built")()) for name in ("gloo", "mpi", "nccl")},
+        **horovod_ways(hvd),
     }
     sections = {
         "allreduce": lambda: allreduce(rank),
@@ -120,7 +119,7 @@ def main(directory: Path) -> int:
         "gradients": lambda: gradients(rank, directory),
         "weights": lambda: weights(rank, directory),
     }
-    good = run_sections(directory, int(os.environ.get("HOROVOD_RANK", rank)), report, sections)
+    good = run_sections(directory, process_number(rank), report, sections)
     if good:
         mxnet.nd.waitall()
         hvd.shutdown()

@@ -22,14 +22,15 @@ from builder.checks.groups.horovod import launcher
 
 #: Seconds for both ranks, import included; they take about 20 on two idle cores.
 LAUNCH_DEADLINE = 180.0
+#: TensorFlow would compute on a GPU that it sees, and take all of its memory.
+SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def launch_ranks(program: str, **environment: str) -> pair.Launch:
     """Runs two ranks over Gloo to their end, with these variables beside those of this process."""
     directory = Path(tempfile.mkdtemp(prefix="ranks-", dir=Path.cwd()))
     words = [*launcher(), "--gloo", "-np", "2", "-H", "localhost:2", *pair.program(program, directory)]
-    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **environment}
-    given["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would compute on a GPU that it sees, and take all of its memory
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment, **SETTINGS}
     return pair.launch([pair.Command("horovodrun", words, given)], directory, 2, LAUNCH_DEADLINE)
 
 

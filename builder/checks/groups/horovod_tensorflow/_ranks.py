@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from builder.checks.contract import one_line
 from builder.checks.groups.tensorflow import _model as model
 from builder.checks.groups.tensorflow import _pair as ranks
 from builder.checks.groups.tensorflow import one_thread
-from builder.checks.rank_report import run_sections
+from builder.checks.rank_report import horovod_ways, process_number, run_sections
 
 #: Types that must be reduced, and types that may be refused.
 REQUIRED = ("float16", "float32", "float64", "int32", "int64")
@@ -201,7 +200,7 @@ def main(directory: Path) -> int:
         "rank": rank,
         "size": hvd.size(),
         "local_size": hvd.local_size(),
-        "built": {name: bool(getattr(hvd, f"{name}_built")()) for name in ("gloo", "mpi", "nccl")},
+        **horovod_ways(hvd),
     }
     trainings: dict[str, Any] = {}
     sections: dict[str, Callable[[], dict[str, Any]]] = {
@@ -213,7 +212,7 @@ def main(directory: Path) -> int:
         "keras3": lambda: keras3(rank, directory, trainings),
         "keras3-weights": lambda: trainings,
     }
-    good = run_sections(directory, int(os.environ.get("HOROVOD_RANK", rank)), report, sections)
+    good = run_sections(directory, process_number(rank), report, sections)
     if good:
         hvd.shutdown()
     return 0 if good else 1

@@ -1,0 +1,22 @@
+# mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
+"""Two ranks over MPI."""
+
+from __future__ import annotations
+
+from builder.checks import pair
+from builder.checks.contract import Measured, check
+from builder.checks.groups.horovod import expect_mpi, launch_over_mpi, need_mpi
+from builder.checks.groups.horovod_tensorflow import LAUNCH_DEADLINE, SETTINGS
+
+
+@check(
+    "horovod.tensorflow.mpi",
+    level="cpu",
+    deadline=230,
+    controller="mpi",
+    catches="Ranks that mpirun starts and that are each alone, hang, or do not train as one.",
+)
+def run(launch: pair.Launch) -> Measured:
+    need_mpi(launch)
+    made = launch_over_mpi("horovod_tensorflow._ranks", LAUNCH_DEADLINE, **SETTINGS)
+    return expect_mpi(made, ("allreduce", "broadcast", "exchange", "gradients", "weights"))
