@@ -94,6 +94,12 @@ class BuildFailed(EngineError):
         self.step = step
 
 
+class SourceUnreachable(BuildFailed):
+    """A step could not reach where what it installs comes from."""
+
+    exit_code = 15
+
+
 class BuildStalled(BuildFailed):
     """A build said nothing for longer than its idle timeout, and was cancelled on the engine."""
 
