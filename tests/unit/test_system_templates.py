@@ -25,6 +25,8 @@ def an_extra(name: str, *packages: str, version: str | None = None, controller: 
 
 
 HOROVOD = an_extra("horovod", version="0.28.1", controller="gloo")
+HOROVOD_MPI = replace(HOROVOD, name="horovod-mpi", controller="mpi")
+TORCH, TENSORFLOW = "torch-2.13.0-cpu-py3.11", "tensorflow-2.21.0-cpu-py3.11"
 JAX, MXNET, TRIXIE = "jax-0.10.2-cpu-py3.11", "mxnet-1.9.1-cpu-py3.11", "tensorflow-2.21.0-cpu-py3.13-trixie"
 
 
@@ -60,6 +62,46 @@ def test_mxnet_has_the_libraries_that_its_wheel_lacks(tmp_path: Path, cells: dic
     assert "horovod" not in without
 
 
+@pytest.mark.parametrize("name", [TORCH, TENSORFLOW, MXNET])
+def test_horovod_over_mpi_has_open_mpi_and_horovod_over_gloo_has_none(
+    tmp_path: Path, cells: dict[str, Cell], name: str
+) -> None:
+    over_mpi = shipped(tmp_path / "mpi", cells[name], HOROVOD_MPI).dockerfile
+    over_gloo = shipped(tmp_path / "gloo", cells[name], HOROVOD).dockerfile
+    assert "HOROVOD_WITH_GLOO=1 HOROVOD_WITH_MPI=1 " in over_mpi
+    assert "HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 " in over_gloo
+    assert not re.search(r"openmpi|\bmpi\b", over_gloo)
+    # What the ranks run with is in the image; what Horovod is compiled with is not.
+    stages = stages_of(over_mpi)
+    assert [name for name in ("horovod", "horovod-build", "mpi") if stages[name].startswith("mpi\n")] == [
+        "horovod",
+        "horovod-build",
+    ]
+    assert stages["mpi"].startswith("framework\n")
+    assert "        openmpi-bin \\\n" in stages["mpi"]
+    assert "chmod ug-s /usr/bin/ssh-agent /usr/lib/openssh/ssh-keysign" in stages["mpi"]
+    assert [name for name, text in stages.items() if "libopenmpi-dev" in text] == ["horovod-build"]
+    # Everything below is one layer with the cells over Gloo.
+    assert over_mpi.partition("\n# Open MPI")[0] == over_gloo.partition("\n# Horovod publishes")[0]
+
+
+def test_the_extra_that_brings_horovod_may_have_any_name(tmp_path: Path, cells: dict[str, Cell]) -> None:
+    named = shipped(tmp_path / "ring", cells[TORCH], replace(HOROVOD, name="ring"), an_extra("dask"))
+    usual = shipped(tmp_path / "usual", cells[TORCH], HOROVOD, an_extra("dask"))
+    assert named.dockerfile == usual.dockerfile
+    assert named.constraints == usual.constraints
+
+
+def stages_of(dockerfile: str) -> dict[str, str]:
+    """What each stage is made from, and its lines, by its name."""
+    found = {}
+    for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]:
+        first, _, rest = text.partition("\n")
+        below, _, name = first.partition(" AS ")
+        found[name] = f"{below}\n{rest}"
+    return found
+
+
 def test_a_base_without_passwd_gets_it(tmp_path: Path, cells: dict[str, Cell]) -> None:
     assert re.search(r"^ +passwd \\$", shipped(tmp_path, cells[TRIXIE]).dockerfile, re.MULTILINE)
     assert "passwd" not in shipped(tmp_path, cells["tensorflow-2.20.0-cpu-py3.9-bullseye"]).dockerfile
@@ -74,9 +116,18 @@ def test_a_base_without_passwd_gets_it(tmp_path: Path, cells: dict[str, Cell]) -
         (JAX, (an_extra("ring", "dask", "horovod"),), {}, "Horovod has no binding for JAX"),
         (MXNET, (), {"cuda": "11.2"}, "this template makes images for CPUs, not for CUDA 11.2"),
         (MXNET, (), {"name": "torch"}, "this template installs mxnet, not torch"),
-        (MXNET, (replace(HOROVOD, controller="mpi"),), {}, "this template builds Horovod with Gloo, not with MPI"),
         (MXNET, (replace(HOROVOD, packages=("horovod", "dask")),), {}, "must bring the package horovod and no other"),
-        (MXNET, (an_extra("ring", "dask", "horovod"),), {}, "move it from the extra ring to one named horovod"),
+        (MXNET, (replace(HOROVOD, packages=("dask",)),), {}, "the extra horovod must bring the package horovod"),
+        (
+            MXNET,
+            (an_extra("ring", "dask", "horovod"),),
+            {},
+            "the extra ring must bring the package horovod and no",
+        ),
+        (MXNET, (HOROVOD, HOROVOD_MPI), {}, "one image has room for one Horovod"),
+        (TENSORFLOW, (HOROVOD, HOROVOD_MPI), {}, "one image has room for one Horovod"),
+        (TORCH, (HOROVOD_MPI, HOROVOD), {}, "one image has room for one Horovod"),
+        (JAX, (HOROVOD_MPI,), {}, "Horovod has no binding for JAX"),
         (TRIXIE, (HOROVOD,), {}, "this template compiles Horovod for Python 3.11 and earlier"),
     ],
 )
