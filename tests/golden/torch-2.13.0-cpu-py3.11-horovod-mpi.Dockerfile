@@ -103,7 +103,8 @@ RUN --mount=type=tmpfs,target=/run \
     && chmod ug-s /usr/bin/ssh-agent /usr/lib/openssh/ssh-keysign \
     && rm -f /etc/*- \
     && printf '\nbtl_vader_single_copy_mechanism = none\n' >>/etc/openmpi/openmpi-mca-params.conf \
-    && ompi_info --parsable --param btl vader --level 9 | grep -x 'mca:.*:btl_vader_single_copy_mechanism:value:none'
+    && ompi_info --parsable --param btl vader --level 9 >/run/ompi \
+    && grep -x 'mca:.*:btl_vader_single_copy_mechanism:value:none' /run/ompi
 
 # Horovod publishes no wheels: it is compiled against this framework, in a stage that does not reach the image.
 FROM mpi AS horovod-build
