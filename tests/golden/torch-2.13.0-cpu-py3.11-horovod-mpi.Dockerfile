@@ -102,7 +102,9 @@ RUN --mount=type=tmpfs,target=/run \
         /var/log/apt /var/log/dpkg.log /var/log/alternatives.log \
     && chmod ug-s /usr/bin/ssh-agent /usr/lib/openssh/ssh-keysign \
     && rm -f /etc/*- \
-    && echo 'btl_vader_single_copy_mechanism = none' >>/etc/openmpi/openmpi-mca-params.conf
+    && printf '\nbtl_vader_single_copy_mechanism = none\n' >>/etc/openmpi/openmpi-mca-params.conf \
+    && ompi_info --parsable --param btl vader --level 9 >/run/ompi \
+    && grep -x 'mca:.*:btl_vader_single_copy_mechanism:value:none' /run/ompi
 
 # Horovod publishes no wheels: it is compiled against this framework, in a stage that does not reach the image.
 FROM mpi AS horovod-build

@@ -166,6 +166,15 @@ def test_which_horovod_is_patched_and_which_has_nccl(
     assert ("HOROVOD_GPU_OPERATIONS=NCCL" in recipe.dockerfile) is nccl
 
 
+def test_nccl_reduces_what_mpi_starts(cells: dict[str, Cell], tmp_path: Path) -> None:
+    over_mpi = Extra(name="horovod-mpi", packages=("horovod",), version="0.28.1", controller="mpi", named=True)
+    recipe = render(replace(cells[WITH_HOROVOD], extras=(over_mpi,)), tmp_path)
+    assert in_image(recipe) == ["image", "horovod", "mpi", "framework", "cuda", "system"]
+    build = stages(recipe)["horovod-build"][1]
+    assert "HOROVOD_GPU_OPERATIONS=NCCL" in build
+    assert "HOROVOD_WITH_GLOO=1 HOROVOD_WITH_MPI=1 " in build
+
+
 def test_the_patch_is_for_one_release_of_horovod(cells: dict[str, Cell], tmp_path: Path) -> None:
     def with_version(id: str, version: str | None) -> Cell:
         horovod = Extra(name="horovod", packages=("horovod",), version=version, controller="gloo", named=True)
