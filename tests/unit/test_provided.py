@@ -188,11 +188,11 @@ def test_tf_keras_is_of_the_series_of_the_cells_tensorflow(tmp_path: Path, cell:
     [
         ((), {"cuda": "12.5"}, "this template makes images for CPUs, not for CUDA 12.5"),
         ((), {"name": "torch"}, "this template installs tensorflow, not torch"),
-        ((replace(HOROVOD, controller="mpi"),), {}, "this template builds Horovod with Gloo, not with MPI"),
+        ((HOROVOD, replace(HOROVOD, name="ring")), {}, "one image has room for one Horovod"),
         ((replace(HOROVOD, version=None),), {}, "this template patches Horovod 0.28.1 and no other"),
         ((replace(HOROVOD, version="0.29.0"),), {}, "this template patches Horovod 0.28.1 and no other"),
         ((replace(HOROVOD, packages=("horovod", "dask")),), {}, "must bring the package horovod and no other"),
-        ((an_extra("ring", "dask", "horovod"),), {}, "move it from the extra ring to one named horovod"),
+        ((an_extra("ring", "dask", "horovod"),), {}, "the extra ring must bring the package horovod and no"),
     ],
 )
 def test_what_the_template_cannot_do(

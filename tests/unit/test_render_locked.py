@@ -252,7 +252,7 @@ def test_the_shipped_locks_have_what_the_shipped_matrix_asks_for() -> None:
 
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_cells_with_other_extras_share_the_layers_below(tmp_path: Path, framework: str) -> None:
-    """Whatever comes before the extras is the same text with the same files, with and without Horovod."""
+    """Whatever comes before the extras is the same text with the same files, with and without Horovod, of any kind."""
     every = load_matrix(shipped_data() / "matrix.yaml").cells
     cells = [cell for cell in every if (cell.framework.name, cell.cuda, cell.python) == (framework, "cpu", "3.11")]
     write_fake_locks(cells, tmp_path, shipped_data() / "dockerfiles")
@@ -262,12 +262,13 @@ def test_cells_with_other_extras_share_the_layers_below(tmp_path: Path, framewor
         parts = re.split(r"^(FROM .+)$", renderer.render(cell).dockerfile, flags=re.MULTILINE)[1:]
         return {name.rpartition(" ")[2]: text for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
-    plain, horovod = (stages(cell) for cell in cells)
+    plain, horovod, *further = (stages(cell) for cell in cells)
     assert set(plain) < set(horovod)
-    for stage in ("system", "tools"):
-        assert plain[stage] == horovod[stage]
-    # Comments may follow a stage's last step.
-    assert horovod["framework"].startswith(plain["framework"].rstrip())
+    for other in (horovod, *further):
+        for stage in ("system", "tools"):
+            assert plain[stage] == other[stage]
+        # Comments may follow a stage's last step.
+        assert other["framework"].startswith(plain["framework"].rstrip())
     fewer = cells[1]
     fewer = replace(fewer, extras=tuple(extra for extra in fewer.extras if extra.name != "dask"))
     write_fake_locks([fewer], tmp_path, shipped_data() / "dockerfiles")
