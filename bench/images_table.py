@@ -3,7 +3,8 @@
 Usage: python bench/images_table.py [--cold] [CELL ...]
        python bench/images_table.py --page
 
-CELL is an id or a glob; without one, all cells of matrix.yaml are built and those of docs/examples/online are tried.
+CELL is an id or a glob; without one, all cells of matrix.yaml and of docs/examples/variants are built, and those of
+docs/examples/online and docs/examples/interpreters are tried.
 Everything happens under a repository and in a state directory of its own: images of the same cells that are there stay
 as they are, nothing that passed before counts, and the suite runs in every image. An image is measured, then removed;
 its layers stay in the engine's build cache; of that, only what a next cell needs room for is pruned. A cell that does
@@ -11,9 +12,15 @@ not fit is *not built here*, with the bytes that it needs and those that are fre
 reached is *not built here* either, with what could not be reached. What was found of each cell goes into
 docs/images.json, and the page is made of that (`--page`: that alone), so cells can be measured in several runs.
 
+Two figures are of a whole matrix, and are taken when all its cells that can be built here are built in one run. Of the
+default one: the bytes of its distinct layers over those of its distinct contents, at most 1.10. A content is a file by
+its path, size and, from 100 kB (libraries) or 1 MB on, its SHA-256: what two layers have in common counts once. Of the
+variants: the bytes of their distinct layers over the sum of their sizes, at most 0.50. Bytes are unpacked; a registry
+has the same layers, compressed.
+
 --cold empties the engine's build cache first: it is the engine's, and not only this project's.
 
-The exit code is 1 when a cell that was built failed its build or its check.
+The exit code is 1 when a cell that was built failed its build or its check, or a figure is above its bound.
 """
 
 from __future__ import annotations
@@ -46,7 +53,9 @@ from builder.sizes.measure import Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "matrix.yaml"
-ONLINE = ROOT / "docs/examples/online/matrix.yaml"
+VARIANTS = ROOT / "docs/examples/variants/matrix.yaml"
+EXAMPLES = [VARIANTS, *(ROOT / f"docs/examples/{name}/matrix.yaml" for name in ("online", "interpreters"))]
+"""They have no locks: each of their cells is locked as whoever uses the example would do it."""
 DATA = ROOT / "docs/images.json"
 PAGE = ROOT / "docs/images.md"
 
@@ -58,7 +67,12 @@ MOVED = {9, 19}
 ROOM = 2_000_000_000
 """Bytes that stay free on the engine's disk beside what a cell needs."""
 
+MOST = {"matrix.yaml": 1.10, "docs/examples/variants/matrix.yaml": 0.50}
+"""By matrix: the most that its figure may be."""
+
 Row = dict[str, Any]
+Figures = dict[str, dict[str, Any]]
+"""By matrix: `images`, `bytes` of their distinct layers, `beside` (what those are compared with) and `date`."""
 
 
 def main() -> int:
@@ -69,27 +83,32 @@ def main() -> int:
     arguments = parser.parse_args()
     every = cells()
     rows = {row["cell"]: row for row in read_rows() if row["cell"] in every}
+    figures = read_figures()
     if not arguments.page:
         chosen = [cell for cell in every if not arguments.cells or matches(cell, arguments.cells)]
         if not chosen:
             parser.error(f"no cell matches; there are {', '.join(every)}")
         with Bench.open(cold=arguments.cold) as bench:
-            for cell in chosen:
-                before = rows.get(cell, {})
-                rows[cell] = bench.row(*every[cell], needed=before.get("used_bytes") or 0)
-                write(list(rows.values()), every)
-                print(line(rows[cell]), flush=True)
-            built = [row for row in rows.values() if "layers" in row]
-            if all(row["cell"] in chosen for row in built):
-                print(bench.told(built))
-    write(list(rows.values()), every)
+            for matrix in (MATRIX, *EXAMPLES):
+                name = matrix.relative_to(ROOT).as_posix()
+                for cell in [cell for cell in chosen if every[cell][0] == matrix]:
+                    before = rows.get(cell, {})
+                    rows[cell] = bench.row(*every[cell], needed=before.get("used_bytes") or 0)
+                    write(list(rows.values()), figures, every)
+                    print(line(rows[cell]), flush=True)
+                built = [row for row in rows.values() if row["matrix"] == name and "layers" in row]
+                if name in MOST and built and all(row["cell"] in chosen for row in built):
+                    figures[name] = bench.figure(name, built)
+    write(list(rows.values()), figures, every)
     print(table([rows[cell] for cell in every if cell in rows]))
-    return 1 if any(row["status"] == "failed" for row in rows.values()) else 0
+    print(*(told(matrix, figure) for matrix, figure in figures.items()), sep="\n")
+    failed = any(row["status"] == "failed" for row in rows.values())
+    return 1 if failed or any(ratio(figures[matrix]) > MOST[matrix] for matrix in figures) else 0
 
 
 def cells() -> dict[str, tuple[Path, Cell]]:
     """Every cell by its id, in the order of the page, with its matrix file."""
-    return {cell.id: (path, cell) for path in (MATRIX, ONLINE) for cell in load_matrix(path).cells}
+    return {cell.id: (path, cell) for path in (MATRIX, *EXAMPLES) for cell in load_matrix(path).cells}
 
 
 def matches(cell: str, globs: list[str]) -> bool:
@@ -102,12 +121,18 @@ def read_rows() -> list[Row]:
     return list(json.loads(DATA.read_text())["cells"]) if DATA.exists() else []
 
 
-def write(rows: list[Row], every: Mapping[str, object]) -> None:
+def read_figures() -> Figures:
+    """The figures of whole matrices, as they were last taken."""
+    return dict(json.loads(DATA.read_text()).get("figures", {})) if DATA.exists() else {}
+
+
+def write(rows: list[Row], figures: Figures, every: Mapping[str, object]) -> None:
     """Writes the data and the page."""
     order = list(every)
     rows = sorted(rows, key=lambda row: order.index(row["cell"]))
-    DATA.write_text(json.dumps({"schema": "imgbuild.images/1", "cells": rows}, indent=1) + "\n")
-    PAGE.write_text(page(rows))
+    data = {"schema": "imgbuild.images/1", "figures": figures, "cells": rows}
+    DATA.write_text(json.dumps(data, indent=1) + "\n")
+    PAGE.write_text(page(rows, figures))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +157,7 @@ class Bench:
             raise SystemExit(f"the engine's {disk} is not on this machine: how much is free there is not known")
         with tempfile.TemporaryDirectory() as name, Engine.connect() as engine:
             directory = Path(name)
-            for matrix in (MATRIX, ONLINE):  # what is committed stays as it is, the locks too
+            for matrix in (MATRIX, *EXAMPLES):  # what is committed stays as it is, the locks too
                 copy = directory / matrix.parent.name
                 copy.mkdir()
                 shutil.copy(matrix, copy)
@@ -160,7 +185,7 @@ class Bench:
         if free < needed + ROOM:
             return row | {"reason": f"it needs {size(needed)}, and {size(free)} are free"}
         copy = str(self.directory / matrix.parent.name / "matrix.yaml")
-        if matrix == ONLINE:  # locked as whoever uses the example would do it
+        if matrix in EXAMPLES:
             code, _, said = self.imgbuild("lock", "-f", copy, cell.id)
             if code:
                 return row | {"reason": why(said)}
@@ -190,19 +215,17 @@ class Bench:
         remove_images(self.client)
         return row
 
-    def told(self, rows: list[Row]) -> str:
-        """The bytes of all distinct layers beside those of what is in them: a file that two layers have counts once."""
-        distinct = sum({name: bytes_ for row in rows for name, bytes_ in row["layers"]}.values())
-        contents = {
-            (path, entry.bytes, entry.digest)
-            for layer in self.reader.layers.values()
-            for path, entry in layer.entries.items()
-        }
-        least = sum(bytes_ for _, bytes_, _ in contents)
-        return (
-            f"{len(rows)} images: {size(distinct)} in distinct layers, {size(least)} of distinct contents; "
-            f"ratio {distinct / least:.3f} (at most 1.10)"
-        )
+    def figure(self, matrix: str, rows: list[Row]) -> dict[str, Any]:
+        """The figure of a matrix, from the rows of its images, all of which were measured here."""
+        distinct = {name: bytes_ for row in rows for name, bytes_ in row["layers"]}
+        if matrix == "matrix.yaml":  # the first one: no image of another has been read yet
+            layers = self.reader.layers.values()
+            entries = [(path, entry) for layer in layers for path, entry in layer.entries.items()]
+            beside = sum(bytes_ for _, bytes_, _ in {(path, entry.bytes, entry.digest) for path, entry in entries})
+        else:
+            beside = sum(bytes_ for row in rows for _, bytes_ in row["layers"])
+        today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        return {"images": len(rows), "bytes": sum(distinct.values()), "beside": beside, "date": today}
 
     def imgbuild(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a command with a state of its own."""
@@ -266,6 +289,20 @@ def line(row: Row) -> str:
     return f"{row['cell']}: {row['status']}" + (f": {row['reason']}" if row["reason"] else "")
 
 
+def ratio(figure: Mapping[str, Any]) -> float:
+    """Bytes of distinct layers beside what they are compared with."""
+    return float(figure["bytes"]) / float(figure["beside"])
+
+
+def told(matrix: str, figure: Mapping[str, Any]) -> str:
+    """A matrix' figure in words."""
+    what = "of distinct contents" if matrix == "matrix.yaml" else "one by one"
+    return (
+        f"{matrix}: {figure['images']} images, {size(figure['bytes'])} in distinct layers,"
+        f" {size(figure['beside'])} {what}: {ratio(figure):.3f} (at most {MOST[matrix]:.2f}), on {figure['date']}."
+    )
+
+
 def unique(rows: list[Row]) -> dict[str, int]:
     """By cell: the bytes of the layers that no other cell's image has."""
     users = Counter(layer for row in rows for layer in {name for name, _ in row.get("layers", ())})
@@ -296,7 +333,7 @@ def table(rows: list[Row]) -> str:
 LABELS = {"passed": "passed", "failed": "failed", "not_run": "not run"}
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[Row], figures: Figures) -> str:
     """docs/images.md."""
     built = [row for row in rows if "layers" in row]
     distinct = {name: bytes_ for row in built for name, bytes_ in row["layers"]}
@@ -306,17 +343,21 @@ def page(rows: list[Row]) -> str:
         "",
         "<!-- Written by `make test-images` (bench/images_table.py): edit that, not this. -->",
         "",
-        "Every cell of [matrix.yaml](../matrix.yaml), and of [what needs more of the world](examples/online/README.md),"
-        " as it was built",
-        "and checked by `make test-images`, one at a time, on a machine without a GPU and without a registry. *Level*"
-        " is the",
-        "highest one of which every required check passed; *size* is unpacked, *unique* what no other image here has."
-        " The times",
-        "are those of that run: layers that an earlier cell made, or that the engine's cache had, cost it nothing.",
+        "Every cell of [matrix.yaml](../matrix.yaml), of [six variants of one image](examples/variants/README.md), of",
+        "[what needs more of the world](examples/online/README.md) and of",
+        "[other Pythons](examples/interpreters/README.md), as it was built and checked by `make test-images`, one at a"
+        " time, on",
+        "a machine without a GPU and without a registry. *Level* is the highest one of which every required check"
+        " passed;",
+        "*size* is unpacked, *unique* what no other image here has. The times are those of that run: layers that an"
+        " earlier",
+        "cell made, or that the engine's cache had, cost it nothing.",
         "",
         table(rows),
         "",
-        f"Together: {size(total)} one by one, {size(sum(distinct.values()))} in distinct layers.",
+        f"Together: {size(total)} one by one, {size(sum(distinct.values()))} in distinct layers. Of whole matrices:",
+        "",
+        *(f"- {told(matrix, figure)}" for matrix, figure in figures.items()),
         "",
     ]
     reasons = [row for row in rows if row["reason"]]

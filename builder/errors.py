@@ -19,8 +19,8 @@
     ├── EvidenceRefused    21   there is evidence, and it does not verify
     └── Interrupted       130   the run was interrupted before this was done
 
-Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry, 18 no such image) have their
-own tree in `builder.engine.errors`, which stands alone; `builder.exits` turns both into exit codes, in one place.
+Errors of the engine (7 unavailable, 8 base, 9 build failed, 12 disk full, 15 registry or source, 18 no such image) have
+their own tree in `builder.engine.errors`, which stands alone; `builder.exits` turns both into exit codes, in one place.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Built:
         subjects: the image, as in `Checked`.
         cell: id of the cell.
         axes: the values that the cell has on the axes of the matrix.
+        interpreter: where its Python comes from: `distribution`, `uv` or `conda`.
         repository: what its image is called, without a tag.
         key: the content key that it was built for.
         dockerfile: SHA-256 of the rendered Dockerfile.
@@ -70,6 +71,7 @@ class Built:
     subjects: tuple[Subject, ...]
     cell: str
     axes: Axes
+    interpreter: str
     repository: str
     key: str
     dockerfile: str
@@ -113,6 +115,7 @@ def provenance(built: Built) -> bytes:
                     "base": built.axes.base,
                     "extras": list(built.axes.extras),
                 },
+                "interpreter": built.interpreter,
                 "repository": redact_urls(built.repository),
             },
             "internalParameters": {

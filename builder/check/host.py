@@ -5,6 +5,7 @@ They are rows like the suite's own, so that every failure names a check.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -34,8 +35,10 @@ HOST_CHECKS: Mapping[str, tuple[Level, str]] = {
 }
 """The host's checks: the level of each, and what it catches."""
 
-FRAMEWORKS = frozenset({"torch", "tensorflow"})
-"""The projects that say for which CUDA they are built."""
+FRAMEWORKS = frozenset({"torch", "tensorflow", "jax"})
+"""The projects of which it is known for which CUDA they are: two say it, JAX computes on the CUDA beside its plugin."""
+
+_JAX_PLUGIN = re.compile(r"jax-cuda(\d+)-plugin")
 
 _NO_CELL = "the image is held to no cell of a matrix"
 _MOST_NAMED = 12
@@ -142,6 +145,9 @@ def _cuda(promise: Promise, result: CheckResult) -> CheckOutcome:
     known = {name: _minor(build.cuda or CPU) for name, build in result.facts.builds.items()}
     # What was imported is what runs; what its files say is known also of one that cannot be imported.
     known |= {name: _minor(framework.cuda or CPU) for name, framework in _imported(result.facts).items()}
+    jax = _jax_cuda(result.facts.packages)
+    if jax:
+        known["jax"] = jax
     expected = _minor(promise.cuda)
     measured: dict[str, Scalar] = {}
     unknown, differences = [], []
@@ -170,6 +176,23 @@ def _imported(facts: Facts) -> dict[str, TorchFacts | TensorflowFacts]:
     """What the frameworks that could be imported say of themselves, by name."""
     found = {"torch": facts.torch, "tensorflow": facts.tensorflow}
     return {name: framework for name, framework in found.items() if framework is not None}
+
+
+def _jax_cuda(packages: Mapping[str, str]) -> str:
+    """On which CUDA JAX computes by what is installed; empty where it is not.
+
+    Without a plugin it has none. A plugin says its major version only, and takes the wheels of the toolkit beside it;
+    where those are missing or of another major version, that is all there is to say.
+    """
+    if "jax" not in packages:
+        return ""
+    plugins = [match[1] for name in packages if (match := _JAX_PLUGIN.fullmatch(name))]
+    if not plugins:
+        return CPU
+    major = max(plugins, key=int)
+    # NVIDIA's wheels have carried the major version in their names up to CUDA 12.
+    wheel = packages.get(f"nvidia-cuda-runtime-cu{major}") or packages.get("nvidia-cuda-runtime") or ""
+    return _minor(wheel) if wheel.split(".")[0] == major else major
 
 
 def _minor(cuda: str) -> str:

@@ -57,6 +57,25 @@ _WHY_ANOTHER_HASH = (
 )
 
 
+_LAST = 12
+"""Lines at the end of a step's output in which it says why it gave up; pip and uv take up to 8."""
+
+_NO_WAY = re.compile(
+    r"name or service not known|temporary failure in name resolution|no address associated with hostname"
+    r"|connection refused|connection timed out|network is unreachable|no route to host",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"https?://[^\s`'\"()<>]+")
+
+
+def unreached(log: Sequence[str]) -> tuple[str, str] | None:
+    """What a step says at its end that it could not reach: a URL, empty where none is named, and why. None for none."""
+    last = log[-_LAST:]
+    signs = [match[0] for line in last if (match := _NO_WAY.search(line))]
+    urls = [match[0].rstrip(".,:;") for line in last if (match := _URL.search(line))]
+    return (urls[-1] if urls else "", signs[-1]) if signs else None
+
+
 def no_space(message: str) -> bool:
     """Whether a message, of the engine or of a step's program, says that a file system is full."""
     return _NO_SPACE.search(message) is not None

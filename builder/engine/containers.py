@@ -254,6 +254,8 @@ def _create(engine: Engine, request: RunRequest, name: str) -> None:
         "Env": [f"{key}={value}" for key, value in request.environment.items()],
         "Labels": {**request.labels, **owner_labels()},
         "Hostname": request.hostname,
+        # An image's own health check would take time from what is checked.
+        "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host,
     }
     if request.entrypoint is not None:

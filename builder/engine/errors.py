@@ -7,6 +7,7 @@ Every class has one exit code:
     ├── EngineUnavailable   7   no engine, no permission on its socket, too old, without BuildKit
     ├── BaseUnavailable     8   a base image can neither be pulled nor made
     ├── BuildFailed         9   a build step failed, or a build ended without a result
+    │   ├── SourceUnreachable  15   a step could not reach where its packages are from
     │   └── BuildStalled    9   a build said nothing for too long and was cancelled
     ├── ContextError        9   a build's context cannot be sent as it is
     ├── ContainerError     10   a container could not be created, started, read or removed
@@ -92,6 +93,12 @@ class BuildFailed(EngineError):
     def __init__(self, message: str, *, hint: str = "", step: FailedStep | None = None) -> None:
         super().__init__(message, hint=hint)
         self.step = step
+
+
+class SourceUnreachable(BuildFailed):
+    """A step could not reach where what it installs comes from."""
+
+    exit_code = 15
 
 
 class BuildStalled(BuildFailed):

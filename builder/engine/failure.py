@@ -6,7 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
-from builder.engine.causes import PRUNE, named_cause, no_space
+from builder.engine.causes import PRUNE, named_cause, no_space, unreached
 from builder.engine.dockerfile import lines_of_step
 from builder.engine.errors import (
     BaseUnavailable,
@@ -16,6 +16,7 @@ from builder.engine.errors import (
     EngineError,
     FailedStep,
     RegistryError,
+    SourceUnreachable,
 )
 from builder.engine.redact import Redactor
 from builder.engine.trace import Event, StepEvent, StepFinished, StepLog
@@ -174,6 +175,14 @@ def _failed_step(step: FailedStep, message: str, hint: str) -> EngineError:
         named = named_cause(step.log)
         if named is not None:
             return BuildFailed(named[0], hint=named[1] or hint, step=step)
+        missed = unreached(step.log)
+        if missed is not None:
+            url, why = missed
+            return SourceUnreachable(
+                f"{_where(step)} could not reach {url or 'what it asked for'}: {why}",
+                hint=hint or "check the network, or name a mirror or a proxy in the site settings (docs/site.md)",
+                step=step,
+            )
         return BuildFailed(text, hint=hint, step=step)
     # All that a step can write to lies on the engine's disk, apart from its small file systems in memory.
     if not any(_SMALL_FILE_SYSTEM.search(t) for t in (step.command, *said)):

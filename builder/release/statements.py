@@ -178,6 +178,7 @@ def provenance_of(record: BuildRecord, cell: Cell, info: EngineInfo, *, about: t
             subjects=about,
             cell=record.cell or cell.id,
             axes=cell.axes,
+            interpreter=cell.interpreter,
             repository=cell.repository,
             key=record.key,
             dockerfile=record.dockerfile,

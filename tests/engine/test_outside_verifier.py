@@ -158,6 +158,7 @@ def test_every_kind_of_statement_is_accepted(outside: Outside, keys: Keys, tmp_p
     built = Built(
         subjects=subjects,
         cell="a",
+        interpreter="distribution",
         axes=axes,
         repository="imgbuild/pytorch",
         key="1" * 64,

@@ -85,6 +85,7 @@ def built(**changes: Any) -> Built:
         "subjects": (Subject(name="registry.example/imgbuild/pytorch", sha256=DIGEST),),
         "cell": "torch-2.13.0-cpu-py3.11-bookworm",
         "axes": Axes(framework="torch==2.13.0", cuda="cpu", python="3.11", base="bookworm", extras=("horovod",)),
+        "interpreter": "uv",
         "repository": "registry.example/imgbuild/pytorch",
         "key": "1" * 64,
         "dockerfile": "2" * 64,
@@ -114,6 +115,7 @@ def test_the_shape_and_the_content() -> None:
     assert definition["buildType"] == BUILD_TYPE
     assert definition["externalParameters"]["cell"] == "torch-2.13.0-cpu-py3.11-bookworm"
     assert definition["externalParameters"]["axes"]["extras"] == ["horovod"]
+    assert definition["externalParameters"]["interpreter"] == "uv"
     assert definition["resolvedDependencies"] == [
         {"name": "base", "uri": "docker-image://debian:bookworm-slim", "digest": {"sha256": "3" * 64}},
         {

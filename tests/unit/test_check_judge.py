@@ -519,6 +519,35 @@ def test_tensorflow_is_held_to_its_cell_too() -> None:
     assert other.reasons == ("cell.packages: tensorflow says it is 2.20.0, the cell says 2.21.0",)
 
 
+@pytest.mark.parametrize(
+    ("packages", "cuda", "reason"),
+    [
+        ({}, "cpu", ""),
+        ({"jax-cuda12-plugin": "0.10.2", "nvidia-cuda-runtime-cu12": "12.9.79"}, "12.9", ""),
+        ({"jax-cuda13-plugin": "0.10.2", "nvidia-cuda-runtime": "13.0.96"}, "13.0", ""),
+        ({"jax-cuda12-plugin": "0.10.2"}, "cpu", "jax is built for CUDA 12, the cell says cpu"),
+        ({}, "12.9", "jax is built for CUDA cpu, the cell says 12.9"),
+        ({"jax-cuda12-plugin": "0.10.2"}, "12.9", "jax is built for CUDA 12, the cell says 12.9"),
+        (
+            {"jax-cuda12-plugin": "0.10.2", "nvidia-cuda-runtime-cu12": "12.8.90"},
+            "12.9",
+            "jax is built for CUDA 12.8, the cell says 12.9",
+        ),
+        (
+            {"jax-cuda13-plugin": "0.10.2", "nvidia-cuda-runtime": "12.9.79"},
+            "12.9",
+            "jax is built for CUDA 13, the cell says 12.9",
+        ),
+    ],
+)
+def test_jax_is_for_the_cuda_beside_its_plugin(packages: dict[str, str], cuda: str, reason: str) -> None:
+    installed = {"jax": "0.10.2", **packages}
+    wanted = expectation(promised=frozenset({"jax"}), packages=installed, cuda=cuda)
+    verdict = judge(wanted, result(facts={"packages": installed, "torch": None, "tensorflow": None, "builds": {}}))
+    (row,) = [row for row in verdict.checks if row.name == "cell.cuda"]
+    assert (row.status, row.reason) == (Status.FAILED if reason else Status.PASSED, reason)
+
+
 def test_names_and_versions_are_compared_as_packages_do() -> None:
     packages = {
         "Torch": "2.13.0+cpu",

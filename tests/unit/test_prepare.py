@@ -109,3 +109,10 @@ def test_the_reason_comes_from_the_engine_that_imgbuild_would_use(machine: Machi
     ran = machine.prepare()
     assert ran.returncode == 1
     assert f"there is no socket at unix://{tmp_path}/none (from DOCKER_HOST)" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("environment",), ("everything",)])
+def test_what_it_does_not_understand_it_says_how_to_ask(words: tuple[str, ...]) -> None:
+    ran = subprocess.run([ROOT / ".ci/prepare", *words], capture_output=True, text=True, timeout=20, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("prepare: usage: .ci/prepare environment DIR [EXTRAS] | engine")

@@ -1,10 +1,10 @@
-"""What a failed step's output says of why it failed: pip's hashes, and the last word of a script of ours."""
+"""What a failed step's output says of why it failed: pip's hashes, a script's last word, what was not reached."""
 
 from __future__ import annotations
 
 import pytest
 
-from builder.engine.causes import named_cause
+from builder.engine.causes import named_cause, unreached
 
 WANTED, FOUND = "a" * 64, "b" * 64
 # As pip 26 and Debian's pip 23 write it.
@@ -50,3 +50,27 @@ def test_the_last_word_of_a_script_is_the_cause() -> None:
 @pytest.mark.parametrize("log", [[], ["error: no"], ["see imgbuild: it is good"], [f"        Got        {FOUND}"]])
 def test_anything_else_names_no_cause(log: list[str]) -> None:
     assert named_cause(log) is None
+
+
+# As uv 0.11 writes it where no name is resolved.
+UV = """\
+error: Failed to install cpython-3.12.16-linux-x86_64-gnu
+  cause: Request failed after 3 retries in 11.1s
+  cause: Failed to download `https://downloads.invalid/python/cpython-3.12.16.tar.gz`
+  cause: error sending request for url (https://downloads.invalid/python/cpython-3.12.16.tar.gz)
+  cause: client error (Connect)
+  cause: dns error
+  cause: failed to lookup address information: Name or service not known
+"""
+
+
+def test_what_a_step_could_not_reach() -> None:
+    why = "Name or service not known"
+    assert unreached(UV.splitlines()) == ("https://downloads.invalid/python/cpython-3.12.16.tar.gz", why)
+    assert unreached(["curl: (7) Failed to connect: Connection refused"]) == ("", "Connection refused")
+
+
+def test_a_step_that_went_on_without_it_did_not_fail_for_it() -> None:
+    assert unreached([*UV.splitlines(), *["compiling"] * 12]) is None
+    assert unreached(["see https://docs.invalid", "exit 1"]) is None
+    assert unreached([]) is None

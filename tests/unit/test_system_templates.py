@@ -104,7 +104,17 @@ def stages_of(dockerfile: str) -> dict[str, str]:
 
 def test_a_base_without_passwd_gets_it(tmp_path: Path, cells: dict[str, Cell]) -> None:
     assert re.search(r"^ +passwd \\$", shipped(tmp_path, cells[TRIXIE]).dockerfile, re.MULTILINE)
+    torch = replace(cells["torch-2.13.0-cpu-py3.11"], base=cells[TRIXIE].base, python="3.13")
+    assert re.search(r"^ +passwd \\$", shipped(tmp_path, torch).dockerfile, re.MULTILINE)
     assert "passwd" not in shipped(tmp_path, cells["tensorflow-2.20.0-cpu-py3.9-bullseye"]).dockerfile
+
+
+def test_ubuntus_own_user_makes_room(tmp_path: Path, cells: dict[str, Cell]) -> None:
+    cell = cells["torch-2.13.0-cpu-py3.11"]
+    ubuntu = replace(cell, base=replace(cell.base, image="ubuntu:24.04"))
+    text = shipped(tmp_path, ubuntu).dockerfile
+    assert 0 < text.index("userdel --remove ubuntu") < text.index("useradd --no-log-init --uid 1000")
+    assert "userdel" not in shipped(tmp_path, cell).dockerfile
 
 
 @pytest.mark.parametrize(

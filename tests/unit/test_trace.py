@@ -219,6 +219,25 @@ def test_whose_disk_is_full(command: str, line: str, kind: type[Exception]) -> N
     assert type(failure("x", failing(command, line))) is kind
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (
+            "fetch https://x.invalid/a: Connection refused",
+            15,
+            "could not reach https://x.invalid/a: Connection refused",
+        ),
+        ("dns error: Name or service not known", 15, "could not reach what it asked for: Name or service not known"),
+        ("https://x.invalid/a: 404", 9, "ended with exit code"),
+    ],
+)
+def test_what_a_step_could_not_reach_is_no_failure_of_the_image(line: str, code: int, said: str) -> None:
+    error = failure("x", failing("RUN make", line))
+    assert isinstance(error, BuildFailed)
+    assert error.exit_code == code
+    assert said in error.message
+
+
 def test_the_engine_says_that_its_disk_is_full() -> None:
     message = "failed to solve: write /var/lib/docker/x: no space left on device"
     error = failure(message, record_of())
